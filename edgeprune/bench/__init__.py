@@ -1,0 +1,1 @@
+"""The network on the board: targets, artifacts, measurements, statistics."""

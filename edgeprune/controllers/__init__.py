@@ -1,0 +1,1 @@
+"""One way to spend a budget per file."""

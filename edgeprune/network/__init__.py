@@ -1,0 +1,1 @@
+"""The network on the workstation: load, group, cut, train, export."""
