@@ -1,0 +1,211 @@
+"""What a method, a controller, a runtime and a transport must be. Read this first.
+
+A plug-in is one file with exactly one public class of its contract; its file name, with `_` written as `-`,
+is its name. Nothing is registered and nothing else is edited. What combines with what follows from the
+properties declared here, never from the names of other plug-ins.
+
+`Method` and `Controller` are base classes, because most of their hooks have a sensible default. `Runtime` is a
+protocol: its file is also carried to a board, where nothing but the standard library of Python 3.8 is at hand, so
+it must not import anything of edgeprune. The callers check what these contracts promise (original untouched, every
+unit scored, counts kept exactly), so that a plug-in stays small.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from edgeprune.network.groups import Allocation, Scores, Structure
+from edgeprune.network.plan import Plan, PruneChannels
+from edgeprune.network.selection import select_units
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import nn
+
+    from edgeprune.network.data import Data
+
+
+# ---------------------------------------------------------------- methods: which units stay
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may look at: a private copy of the trained network, its structure, the data, a seed.
+
+    `network` is in eval mode on the device of `example_inputs`; a method may change it, nobody reads it again.
+    `data` is None where the user gave none.
+    """
+
+    network: nn.Module
+    example_inputs: tuple[torch.Tensor, ...]
+    structure: Structure
+    data: Data | None
+    seed: int
+
+
+class Method(ABC):
+    """Says which units stay, and may shape the training before the cut."""
+
+    buys: ClassVar[frozenset[str]] = frozenset({"latency", "size", "macs"})
+    needs_data: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+
+    @abstractmethod
+    def score(self, context: Context) -> Scores:
+        """Return one importance per unit of every group; larger means keep, comparable across groups."""
+
+    def plan(self, structure: Structure, scores: Scores, allocation: Allocation) -> Plan:
+        """Return the edits that leave exactly the allocated counts; by default the best-scored units stay."""
+        edits = [
+            PruneChannels(group.name, select_units(group, scores[group.name], allocation[group.name]))
+            for group in structure.groups
+            if allocation.get(group.name, group.size) < group.size
+        ]
+        return Plan(tuple(edits))
+
+    def prepare(self, context: Context, allocation: Allocation) -> None:
+        """Get ready to shape the training of `context.network` towards an allocation (methods that train)."""
+
+    def penalty(self, network: nn.Module) -> torch.Tensor | None:
+        """Return what to add to the loss of this step, or None."""
+
+    def after_backward(self, network: nn.Module) -> None:
+        """Change gradients after backward and before the optimiser's step."""
+
+    def after_step(self, network: nn.Module) -> None:
+        """Change weights after the optimiser's step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must be saved to go on after a kill: tensors, numbers, strings, lists and dicts."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+
+
+# ---------------------------------------------------------------- controllers: how many units stay
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Upper limits in base units; None where the budget says nothing."""
+
+    latency_ms: float | None = None
+    size_bytes: float | None = None
+    macs: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a network turned out to cost; latency as measured on the target, with its interval."""
+
+    latency_ms: float
+    latency_interval_ms: tuple[float, float]
+    size_bytes: int
+    macs: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a controller has to solve: units with scores, limits, and the original's cost."""
+
+    structure: Structure
+    scores: Scores
+    limits: Limits
+    original: Outcome
+    channel_multiple: int = 1
+    max_rounds: int = 12
+
+
+class Controller(ABC):
+    """Says how many units stay, given limits and measurements; the caller owns the loop.
+
+    A controller is a deterministic function of its problem and of what it was told, so that telling a new one
+    the trials on disk continues a killed search.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        """Start on a problem; nothing has been measured yet but the original."""
+        self.problem = problem
+
+    @abstractmethod
+    def ask(self) -> Allocation | None:
+        """Return the next allocation to measure, or None when there is nothing more to learn."""
+
+    @abstractmethod
+    def tell(self, allocation: Allocation, outcome: Outcome) -> None:
+        """Learn what an asked allocation cost."""
+
+
+# ---------------------------------------------------------------- runtimes: build here, open there
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a runtime builds from: both exports of one network, and the settings of the target."""
+
+    exported_program: Path
+    onnx: Path
+    sample_inputs: tuple[Any, ...]  # numpy arrays
+    precision: str
+    settings: Mapping[str, Any]
+
+
+class Session(Protocol):
+    """An opened artifact on the board."""
+
+    version: str
+    input_shapes: Sequence[tuple[int, ...]]
+    input_types: Sequence[str]  # numpy names: "float32"
+
+    def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        """One inference: numpy arrays in host memory in, numpy arrays in host memory out."""
+
+
+class Runtime(Protocol):
+    """An inference engine. `build` runs on the workstation; `open` on the board, with Python 3.8 and no edgeprune."""
+
+    format: str  # file suffix of the artifact, without the dot
+    precisions: tuple[str, ...]
+    requirements: tuple[str, ...]  # what pip must install on the board
+
+    def build(self, request: BuildRequest, out: Path) -> None:
+        """Write the artifact to `out`; raise ValueError saying what the engine refused."""
+
+    def open(self, artifact: str, settings: Mapping[str, Any]) -> Session:
+        """Load an artifact; settings hold `threads` and what the target adds."""
+
+    def profile(self, artifact: str, settings: Mapping[str, Any], inputs: Sequence[Any]) -> Mapping[str, float]:
+        """Return milliseconds per inference by layer, in execution order, from a separate profiled run."""
+
+
+# ---------------------------------------------------------------- transports: reach a board
+
+
+class Transport(ABC):
+    """A way to reach a board: put files there, run a command there, stream its lines back."""
+
+    kind: ClassVar[str] = "real"
+
+    def __init__(self, address: str | None) -> None:
+        """Remember where the board is; nothing is contacted yet."""
+        self.address = address
+
+    @abstractmethod
+    def put(self, local: Path) -> str:
+        """Make a file available on the board, once for the same content, and return its path there."""
+
+    @abstractmethod
+    def stream(self, arguments: Sequence[str], timeout_s: float) -> Iterator[str]:
+        """Run Python on the board with these arguments and yield its output line by line; raise BoardError."""
+
+    @abstractmethod
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the board for one benchmark at a time."""

@@ -1,0 +1,120 @@
+"""What the user asked for: limits on latency, size, MACs and accuracy, absolute or as a share of the original."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from edgeprune.contracts import Limits, Outcome
+from edgeprune.errors import UsageError
+
+_NUMBER = re.compile(r"(?P<value>\d+(?:\.\d+)?)\s?(?P<unit>[a-zA-Zµ%]*)")
+_TIME_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "µs": 1e-3}
+_SIZE_BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1024.0, "MiB": 1024.0**2, "GiB": 1024.0**3}
+_COUNT = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of the original's value, measured in the same run."""
+
+    part: float
+
+
+@dataclass(frozen=True)
+class Points:
+    """An accuracy difference in percentage points."""
+
+    value: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits in base units; a Share is resolved once the original has been measured.
+
+    `accuracy_drop` is relative to the original's accuracy (0.01 is one percent of it), or Points.
+    """
+
+    latency_ms: float | Share | None = None
+    size_bytes: float | Share | None = None
+    macs: float | Share | None = None
+    accuracy_drop: float | Points | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse limits that nothing can meet or that limit nothing; raises UsageError."""
+        for name in ("latency_ms", "size_bytes", "macs"):
+            _check_limit(name, getattr(self, name))
+        drop = self.accuracy_drop.value / 100 if isinstance(self.accuracy_drop, Points) else self.accuracy_drop
+        if drop is not None and not 0 <= drop < 1:
+            raise UsageError(f"The accuracy drop {self.accuracy_drop} is not between 0 and 100 %.")
+
+    def limits(self, original: Outcome) -> Limits:
+        """Return the absolute limits, given what the original costs."""
+        return Limits(
+            latency_ms=_resolve(self.latency_ms, original.latency_ms),
+            size_bytes=_resolve(self.size_bytes, original.size_bytes),
+            macs=_resolve(self.macs, original.macs),
+        )
+
+    def accuracy_floor(self, original_accuracy: float) -> float | None:
+        """Return the lowest accuracy (0..1) that the budget admits, or None."""
+        if self.accuracy_drop is None:
+            return None
+        if isinstance(self.accuracy_drop, Points):
+            return original_accuracy - self.accuracy_drop.value / 100
+        return original_accuracy * (1 - self.accuracy_drop)
+
+
+def parse_latency(text: str) -> float | Share:
+    """Read `8ms`, `500us`, `1.5s` or `60%` into milliseconds or a Share; raises UsageError."""
+    return _parse(text, _TIME_MS, "latency", "8ms, 500us or 60%")
+
+
+def parse_size(text: str) -> float | Share:
+    """Read `4MB`, `700KiB` or `50%` into bytes or a Share; raises UsageError."""
+    return _parse(text, _SIZE_BYTES, "size", "4MB, 700KB or 50%")
+
+
+def parse_macs(text: str) -> float | Share:
+    """Read `60M`, `1.2G` or `50%` into multiply-accumulates or a Share; raises UsageError."""
+    return _parse(text, _COUNT, "MACs", "60M, 1.2G or 50%")
+
+
+def parse_drop(text: str) -> float | Points:
+    """Read `1%` (relative) or `0.5pt` (percentage points); raises UsageError."""
+    value, unit = _split(text, "accuracy drop", "1% or 0.5pt")
+    if unit not in ("%", "pt"):
+        raise UsageError(f"The accuracy drop {text!r} has no known unit; write it as 1% or 0.5pt.")
+    return value / 100 if unit == "%" else Points(value)
+
+
+def _parse(text: str, units: dict[str, float], what: str, examples: str) -> float | Share:
+    value, unit = _split(text, what, examples)
+    if unit != "%" and unit not in units:
+        known = ", ".join([*filter(None, units), "%"])
+        raise UsageError(f"The {what} {text!r} has no known unit ({known}); write it like {examples}.")
+    if value <= 0:
+        raise UsageError(f"The {what} {text!r} is not above zero; write it like {examples}.")
+    return Share(value / 100) if unit == "%" else value * units[unit]
+
+
+def _split(text: str, what: str, examples: str) -> tuple[float, str]:
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"The {what} {text!r} is not a number with a unit; write it like {examples}.")
+    return float(match["value"]), match["unit"]
+
+
+def _check_limit(name: str, limit: float | Share | None) -> None:
+    value = limit.part if isinstance(limit, Share) else limit
+    if value is None:
+        return
+    if not math.isfinite(value) or value <= 0:
+        raise UsageError(f"The budget's {name} is {value}; it must be above zero.")
+    if isinstance(limit, Share) and value > 1:
+        raise UsageError(f"The budget's {name} is {value:.0%} of the original; ask for at most 100%.")
+
+
+def _resolve(limit: float | Share | None, original: float) -> float | None:
+    return limit.part * original if isinstance(limit, Share) else limit
