@@ -1,4 +1,4 @@
-"""What the user asked for: limits on latency, size, MACs and accuracy, absolute or as a share of the original."""
+"""What the user asked for: limits on latency, size, MACs and accuracy, absolute or of the original."""
 
 from __future__ import annotations
 

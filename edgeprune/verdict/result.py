@@ -1,0 +1,271 @@
+"""What a run came to: the numbers people script against, the verdict, and `result.json` that holds them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeprune.contracts import Limits
+from edgeprune.errors import UsageError
+from edgeprune.files import write_text
+
+SCHEMA = 1
+
+Verdict = Literal["pass", "fail", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class ModelOrigin:
+    """Where the trained network came from; `format` is how it was read ("state dict", "pt2", ...)."""
+
+    path: str
+    sha256: str
+    arch: str | None
+    format: str
+
+
+@dataclass(frozen=True)
+class AskedBudget:
+    """The budget in the user's words, and resolved to base units against the original.
+
+    `accuracy_drop` is the largest admitted absolute drop of an accuracy between 0 and 1.
+    """
+
+    as_asked: Mapping[str, str]
+    latency_ms: float | None = None
+    size_bytes: float | None = None
+    macs: float | None = None
+    accuracy_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one network costs on the target; `accuracy` is 0 to 1, None where nothing was evaluated."""
+
+    latency_p50_ms: float
+    latency_interval_ms: tuple[float, float]
+    latency_p90_ms: float | None
+    size_bytes: int
+    macs: int
+    parameters: int
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Accuracy (0 to 1) after each step; None where the step did not happen or nothing was evaluated."""
+
+    original: float | None = None
+    cut: float | None = None
+    recalibrated: float | None = None
+    recovered: float | None = None
+    exported: float | None = None
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Where the time of the run went."""
+
+    training: float
+    measuring: float
+    rest: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One comparison of two versions of a network; `exact` where they must agree to rounding."""
+
+    what: str
+    max_abs: float
+    max_rel: float
+    top1_agreement: float | None
+    samples: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """Milliseconds of one layer per inference, from a separate profiled run."""
+
+    name: str
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class LayerTimes:
+    """Layers of both networks in execution order; empty where the runtime gives no profile."""
+
+    original: tuple[LayerTime, ...] = ()
+    final: tuple[LayerTime, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """All of `result.json`; `kind` is how the target measures: "real", "icount" or "emulated".
+
+    `allocation` holds the kept units of each group, `group_sizes` the units it had.
+    """
+
+    verdict: Verdict
+    violations: tuple[str, ...]
+    target: str
+    kind: Literal["real", "icount", "emulated"]
+    runtime: str
+    method: str
+    controller: str
+    seed: int
+    command: tuple[str, ...]
+    model: ModelOrigin
+    budget: AskedBudget
+    original: Costs
+    final: Costs
+    rounds: int
+    allocation: Mapping[str, int]
+    group_sizes: Mapping[str, int]
+    stages: Stages
+    seconds: Seconds
+    proofs: tuple[Proof, ...] = ()
+    layers: LayerTimes = field(default_factory=LayerTimes)
+    warnings: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict, one sentence per violation, and one sentence per limit that could not be decided."""
+
+    verdict: Verdict
+    violations: tuple[str, ...]
+    doubts: tuple[str, ...]
+
+
+def decide(limits: Limits, accuracy_floor: float | None, final: Costs) -> Decision:
+    """Compare a finished network with its limits.
+
+    A latency limit is on the median. A median above it fails; a median within it passes only when the whole
+    interval is within it too, otherwise the measurement is too coarse for this limit: inconclusive.
+    An accuracy limit on a network that was never evaluated is inconclusive too.
+    """
+    violations = [
+        *_latency_violations(limits.latency_ms, final),
+        *_count_violations("size", "bytes", limits.size_bytes, final.size_bytes),
+        *_count_violations("work", "multiply-accumulates", limits.macs, final.macs),
+        *_accuracy_violations(accuracy_floor, final.accuracy),
+    ]
+    doubts = [*_latency_doubts(limits.latency_ms, final), *_accuracy_doubts(accuracy_floor, final.accuracy)]
+    verdict: Verdict = "fail" if violations else "inconclusive" if doubts else "pass"
+    return Decision(verdict, tuple(violations), tuple(doubts))
+
+
+def result_to_dict(result: Result) -> dict[str, Any]:
+    """Return the result as plain JSON types, `schema` first."""
+    return {"schema": result.schema, **{f.name: _plain(getattr(result, f.name)) for f in fields(result)}}
+
+
+def write_result(result: Result, path: Path) -> None:
+    """Write `result.json` whole or not at all; raises UsageError for values that are no finite number."""
+    try:
+        text = json.dumps(result_to_dict(result), indent=1, allow_nan=False)
+    except ValueError as error:
+        raise UsageError(f"The result for {path} holds a number that is not finite: {error}.") from error
+    write_text(path, text + "\n")
+
+
+def read_result(path: Path) -> Result:
+    """Read a `result.json`; raises UsageError naming what is missing, damaged or of another schema."""
+    from pydantic import TypeAdapter, ValidationError
+
+    data = _read_json(path)
+    schema = data.get("schema")
+    if schema != SCHEMA:
+        raise UsageError(f"{path} has schema {schema!r}; this version reads schema {SCHEMA}. {_REMEDY}")
+    try:
+        result = TypeAdapter(Result).validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path} is no result: {where}: {first['msg']}. {_REMEDY}") from error
+    _check(result, path)
+    return result
+
+
+_REMEDY = "Give the result.json of a finished run, or run again with --resume."
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise UsageError(f"Cannot read {path}: {error.strerror}. {_REMEDY}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged or cut short: {error}. {_REMEDY}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} holds a {type(data).__name__}, not a result. {_REMEDY}")
+    return data
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _check(result: Result, path: Path) -> None:
+    for label, costs in (("original", result.original), ("final", result.final)):
+        low, high = costs.latency_interval_ms
+        if not 0 <= low <= costs.latency_p50_ms <= high < math.inf:
+            median = costs.latency_p50_ms
+            raise UsageError(
+                f"{path}: the {label} latency {median} ms is not inside its interval [{low}, {high}]. {_REMEDY}"
+            )
+    for group, kept in result.allocation.items():
+        size = result.group_sizes.get(group)
+        if size is None or not 0 <= kept <= size:
+            raise UsageError(f"{path}: group {group!r} keeps {kept} of {size} units. {_REMEDY}")
+
+
+def _latency_violations(limit_ms: float | None, final: Costs) -> list[str]:
+    median = final.latency_p50_ms
+    if limit_ms is None or median <= limit_ms:
+        return []
+    over = median / limit_ms - 1
+    return [f"The median latency is {median:.4g} ms, {over:.1%} above the limit of {limit_ms:.4g} ms."]
+
+
+def _latency_doubts(limit_ms: float | None, final: Costs) -> list[str]:
+    median, high = final.latency_p50_ms, final.latency_interval_ms[1]
+    if limit_ms is None or not median <= limit_ms < high:
+        return []
+    return [
+        f"The median latency {median:.4g} ms is within the limit of {limit_ms:.4g} ms, but its interval reaches "
+        f"{high:.4g} ms: measure longer or on a quieter machine, or ask for a lower latency in the search."
+    ]
+
+
+def _count_violations(what: str, unit: str, limit: float | None, value: int) -> list[str]:
+    if limit is None or value <= limit:
+        return []
+    return [f"The {what} is {value:,} {unit}, {value / limit - 1:.1%} above the limit of {limit:,.0f}."]
+
+
+def _accuracy_violations(floor: float | None, accuracy: float | None) -> list[str]:
+    if floor is None or accuracy is None or accuracy >= floor:
+        return []
+    points = (floor - accuracy) * 100
+    return [f"The accuracy is {accuracy:.2%}, {points:.2f} points below the floor of {floor:.2%}."]
+
+
+def _accuracy_doubts(floor: float | None, accuracy: float | None) -> list[str]:
+    if floor is None or accuracy is not None:
+        return []
+    return [f"The accuracy floor of {floor:.2%} was not checked, because no accuracy was measured: give --data."]
