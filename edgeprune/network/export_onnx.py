@@ -98,8 +98,11 @@ def first_line(error: BaseException) -> str:
 
 
 def _ladder(job: OnnxJob) -> list[tuple[str, Callable[[OnnxJob], _Draft]]]:
-    scripted = [(f"torchscript, opset {opset}", partial(_torchscript, opset)) for opset in (18, 17, 13, 11)]
-    return scripted if job.program is None else [(f"dynamo, opset {_OPSET}", _dynamo), *scripted]
+    rungs: list[tuple[str, Callable[[OnnxJob], _Draft]]] = []
+    if job.program is not None:
+        rungs.append((f"dynamo, opset {_OPSET}", partial(_dynamo, job.program)))
+    rungs += [(f"torchscript, opset {opset}", partial(_torchscript, opset)) for opset in (18, 17, 13, 11)]
+    return rungs
 
 
 def _prove(job: OnnxJob, draft: _Draft) -> None:
@@ -112,9 +115,9 @@ def _prove(job: OnnxJob, draft: _Draft) -> None:
         raise VerificationError(f"{error} First at {place}.") from error
 
 
-def _dynamo(job: OnnxJob) -> _Draft:
+def _dynamo(program: ExportedProgram, job: OnnxJob) -> _Draft:
     written = torch.onnx.export(
-        job.program,
+        program,
         job.inputs,
         dynamo=True,
         verbose=False,
@@ -126,7 +129,7 @@ def _dynamo(job: OnnxJob) -> _Draft:
     if written is None:
         raise ExportError("The exporter returned nothing.")
     initialisers = written.model.graph.initializers
-    found = {name: int(np.prod(value.shape)) for name, value in initialisers.items()}
+    found = {name: value.const_value.size for name, value in initialisers.items() if value.const_value is not None}
     written.optimize()
     return _Draft(written.model_proto, _parameters_in(job.network, found), written.exported_program)
 
@@ -136,7 +139,7 @@ def _torchscript(opset: int, job: OnnxJob) -> _Draft:
     torch.onnx.export(
         job.network,
         job.inputs,
-        buffer,
+        buffer,  # type: ignore[arg-type]  # the TorchScript exporter writes to open files too
         dynamo=False,
         verbose=False,
         opset_version=opset,

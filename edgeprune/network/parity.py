@@ -25,13 +25,14 @@ class ParityLimits:
     min_top1_agreement: float
 
 
-# Reordered float32 sums differ by 1e-6 of the output scale; a wrong weight, bias or padding by 1e-2 and more.
-FP32_LIMITS = ParityLimits(max_rel=1e-3, min_top1_agreement=0.99)
-# float16 keeps 11 bits, and the differences of some fifty layers add up.
-FP16_LIMITS = ParityLimits(max_rel=5e-2, min_top1_agreement=0.97)
-# int8 keeps 8 bits a tensor: the values drift, the answers must not.
-INT8_LIMITS = ParityLimits(max_rel=0.5, min_top1_agreement=0.9)
-_LIMITS = {"fp32": FP32_LIMITS, "fp16": FP16_LIMITS, "int8": INT8_LIMITS}
+_LIMITS = {
+    # Reordered float32 sums differ by 1e-6 of the output scale; a wrong weight, bias or padding by 1e-2 and more.
+    "fp32": ParityLimits(max_rel=1e-3, min_top1_agreement=0.99),
+    # float16 keeps 11 bits, and the differences of some fifty layers add up.
+    "fp16": ParityLimits(max_rel=5e-2, min_top1_agreement=0.97),
+    # int8 keeps 8 bits a tensor: the values drift, the answers must not.
+    "int8": ParityLimits(max_rel=0.5, min_top1_agreement=0.9),
+}
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,20 @@ class ParityReport:
 
 
 def parity_limits(precision: str) -> ParityLimits:
-    """Return the limits of a target's precision; an unknown one is held to the strictest."""
-    return _LIMITS.get(precision, FP32_LIMITS)
+    """Return the limits of a precision; an unknown one is held to the strictest."""
+    return _LIMITS.get(precision, _LIMITS["fp32"])
 
 
 def check_parity(
-    reference_outputs: Sequence[Array], outputs: Sequence[Array], what: str, limits: ParityLimits = FP32_LIMITS
+    reference_outputs: Sequence[Array], outputs: Sequence[Array], what: str, precision: str = "fp32"
 ) -> ParityReport:
-    """Compare outputs (samples, ...) pairwise and return how far apart they are.
+    """Compare outputs (samples, ...) pairwise and return how far apart they are; the precision sets the limits.
 
     Raises VerificationError naming `what` and the first output that differs in number, shape or values.
     """
     if len(reference_outputs) != len(outputs):
         raise VerificationError(f"{what}: {len(outputs)} outputs where the reference has {len(reference_outputs)}.")
+    limits = parity_limits(precision)
     distances = [
         _compare(np.asarray(reference), np.asarray(output), f"{what}, output {index}", limits)
         for index, (reference, output) in enumerate(zip(reference_outputs, outputs, strict=True))
