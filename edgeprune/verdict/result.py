@@ -67,6 +67,14 @@ class Stages:
 
 
 @dataclass(frozen=True)
+class Epoch:
+    """One epoch of recovery training: the mean loss, and the accuracy (0 to 1) after it where it was evaluated."""
+
+    loss: float
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
 class Seconds:
     """Where the time of the run went."""
 
@@ -128,6 +136,7 @@ class Result:
     group_sizes: Mapping[str, int]
     stages: Stages
     seconds: Seconds
+    recovery: tuple[Epoch, ...] = ()
     proofs: tuple[Proof, ...] = ()
     layers: LayerTimes = field(default_factory=LayerTimes)
     warnings: tuple[str, ...] = ()

@@ -1,0 +1,207 @@
+"""Draws the figures of a report as SVG that takes its colours and its font from the page around it."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from edgeprune.verdict.history import Round, Samples
+from edgeprune.verdict.wording import in_ms, in_percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Stand-ins that matplotlib draws with; each becomes a variable of the page, which knows light from dark.
+_INK, _MUTED, _LINE = "#0a0b01", "#0a0b02", "#0a0b03"
+_BEFORE, _AFTER, _PAPER, _LIMIT = "#0a0b04", "#0a0b05", "#0a0b06", "#0a0b07"
+_VARIABLES: Mapping[str, str] = {
+    _INK: "var(--ink)",
+    _MUTED: "var(--muted)",
+    _LINE: "var(--line)",
+    _BEFORE: "var(--before)",
+    _AFTER: "var(--after)",
+    _PAPER: "var(--card)",
+    _LIMIT: "var(--limit)",
+}
+_STYLE: Mapping[str, object] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _MUTED,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": _LINE,
+    "ytick.color": _LINE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+}
+_BINS = 90
+_VIEWBOX = re.compile(r'viewBox="[^"]*"')
+
+
+def latency_distributions(before: Samples, after: Samples, limit_ms: float | None) -> str:
+    """Draw both distributions on one axis, with medians, the median of each process, and the limit."""
+    low, high = shown_range(before, after, limit_ms)
+
+    def draw(axes: Axes) -> None:
+        import numpy as np
+
+        if limit_ms is not None:
+            _limit_line(axes.axvline(limit_ms))
+            _note(axes, f"limit {in_ms(limit_ms)}", (limit_ms, 1.3), (0, 3), "center", _LIMIT)
+        edges = np.linspace(low, high, _BINS + 1)
+        for samples, colour in ((before, _BEFORE), (after, _AFTER)):
+            counts, _ = np.histogram(samples.pooled, bins=edges)
+            axes.stairs(counts / max(counts.max(), 1), edges, fill=True, color=colour, alpha=0.55)
+            _median_label(axes, samples, colour)
+            marks = [_median(process) for process in samples.processes if process]
+            axes.plot(marks, [-0.06] * len(marks), "|", color=colour, markersize=9, markeredgewidth=1.8, clip_on=False)
+        axes.set(xlim=(low, high), ylim=(-0.12, 1.3), yticks=[], xlabel="latency of one inference, milliseconds")
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+
+    text = f"Latency before (median {in_ms(before.median_ms)}) and after (median {in_ms(after.median_ms)})"
+    return _svg(draw, text, height=2.9)
+
+
+def shown_range(before: Samples, after: Samples, limit_ms: float | None) -> tuple[float, float]:
+    """Return the range of milliseconds that holds nearly all samples of both, so that no outlier squeezes them."""
+    lows, highs = [], []
+    for samples in (before, after):
+        ordered = sorted(samples.pooled)
+        lows.append(ordered[int(0.002 * len(ordered))])
+        highs.append(ordered[min(math.ceil(0.99 * len(ordered)), len(ordered) - 1)])
+    low, high = min(lows), max(highs)
+    if limit_ms is not None:
+        low, high = min(low, limit_ms), max(high, limit_ms)
+    margin = 0.04 * (high - low) or 0.05 * high or 1.0
+    return max(low - margin, 0.0), high + margin
+
+
+def rounds_over_macs(original: Round, rounds: Sequence[Round], final: Round, limit_ms: float | None) -> str:
+    """Draw latency over multiply-accumulates, and beside it latency in the order of the rounds."""
+    points = (original, *rounds, final)
+
+    def draw(work: Axes, order: Axes) -> None:
+        work.plot([0, original.macs / 1e6], [0, original.latency_ms], ":", color=_MUTED, linewidth=1)
+        order.plot([point.latency_ms for point in points], color=_LINE, linewidth=1.2)
+        for place, point in enumerate(points):
+            size = 10 if point in (original, final) else 7
+            _round_mark(work, point.macs / 1e6, point, point is original, size)
+            _round_mark(order, place, point, point is original, size)
+        for point, side in ((original, (-12, "right")), (final, (12, "left"))):
+            _note(work, point.label, (point.macs / 1e6, point.latency_ms), (side[0], -4), side[1])
+        if limit_ms is not None:
+            _limit_line(work.axhline(limit_ms))
+            _limit_line(order.axhline(limit_ms))
+            _note(order, f"limit {in_ms(limit_ms)}", (len(points) - 0.7, limit_ms), (0, 5), "right", _LIMIT)
+        low, high = _latency_range(points, limit_ms)
+        most = max(point.macs for point in points) / 1e6
+        work.set(xlim=(0, 1.06 * most), ylim=(low, high), xlabel="multiply-accumulates, millions")
+        work.set(ylabel="median latency, milliseconds")
+        order.set(xlim=(-0.6, len(points) - 0.4), ylim=(low, high), xlabel="round", yticklabels=[])
+        order.set(xticks=range(len(points)), xticklabels=["original", *(r.label for r in rounds), "final"])
+        order.grid(visible=False, axis="x")
+
+    return _svg(draw, f"Latency over work and over {len(rounds)} rounds of the search", height=3.5, columns=2)
+
+
+def accuracy_stages(stages: Sequence[tuple[str, float]], floor: float | None) -> str:
+    """Draw the accuracy (0 to 1) after each stage, with the lowest admitted one."""
+    values = [100 * value for _, value in stages]
+
+    def draw(axes: Axes) -> None:
+        if floor is not None:
+            _limit_line(axes.axhline(100 * floor))
+            _note(axes, f"lowest admitted {in_percent(floor)}", (-0.35, 100 * floor), (0, -13), "left", _LIMIT)
+        axes.plot(values, color=_AFTER, linewidth=1.6, marker="o", markersize=7)
+        for place, (_, value) in enumerate(stages):
+            dip = values[place] < min([*values[place - 1 : place], *values[place + 1 : place + 2]])
+            _note(axes, in_percent(value), (place, 100 * value), (0, -17 if dip else 9), "center")
+        low, high = min([*values, *([100 * floor] if floor is not None else [])]), max(values)
+        room = max(high - low, 1.0)
+        axes.set(xlim=(-0.4, len(stages) - 0.6), ylim=(low - 0.3 * room, high + 0.28 * room))
+        axes.set(xticks=range(len(stages)), xticklabels=[label for label, _ in stages], ylabel="accuracy, percent")
+        axes.grid(visible=False, axis="x")
+
+    text = "Accuracy by stage: " + ", ".join(f"{label} {in_percent(value)}" for label, value in stages)
+    return _svg(draw, text, height=2.7)
+
+
+def _median_label(axes: Axes, samples: Samples, colour: str) -> None:
+    axes.axvline(samples.median_ms, ymax=0.8, color=colour, linewidth=1.6)
+    _note(axes, f"{samples.label} {in_ms(samples.median_ms)}", (samples.median_ms, 1.06), (0, 2), "center", colour)
+
+
+def _round_mark(axes: Axes, x: float, point: Round, is_original: bool, size: float) -> None:
+    low, high = point.interval_ms
+    colour = _BEFORE if is_original else _AFTER
+    face = colour if point.feasible or is_original else _PAPER
+    axes.plot([x, x], [low, high], color=colour, linewidth=1.2)
+    axes.plot(x, point.latency_ms, "o", markerfacecolor=face, markeredgecolor=colour, markersize=size)
+
+
+def _note(
+    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], align: str, colour: str = _INK
+) -> None:
+    """Write beside a point, on a ground that hides the lines below."""
+    ground = {"facecolor": _PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.85}
+    axes.annotate(text, at, offset, textcoords="offset points", ha=align, color=colour, bbox=ground)
+
+
+def _latency_range(points: Sequence[Round], limit_ms: float | None) -> tuple[float, float]:
+    ends = [end for point in points for end in point.interval_ms]
+    ends += [limit_ms] if limit_ms is not None else []
+    room = 0.1 * (max(ends) - min(ends)) or 0.1 * max(ends)
+    return max(min(ends) - room, 0.0), max(ends) + room
+
+
+def _limit_line(line: object) -> None:
+    line.set(color=_LIMIT, linewidth=1.4, linestyle=(0, (5, 3)))  # type: ignore[attr-defined]
+
+
+def _median(values: Sequence[float]) -> float:
+    import statistics
+
+    return statistics.median(values)
+
+
+def _svg(draw: Callable[..., None], description: str, height: float, columns: int = 1) -> str:
+    """Return one drawing as an inline element: no prolog, no namespaces, ids that no other figure has."""
+    from markupsafe import escape
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    stream = io.StringIO()
+    with rc_context({**_STYLE, "svg.hashsalt": description}):
+        figure = Figure(figsize=(7.6, height), layout="constrained")
+        figure.patch.set_visible(False)
+        axes = figure.subplots(1, columns, squeeze=False)[0]
+        for panel in axes:
+            panel.patch.set_visible(False)
+        draw(*axes)
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(stream, metadata=nothing)
+    return _inline(stream.getvalue(), str(escape(description)))
+
+
+def _inline(svg: str, description: str) -> str:
+    viewbox = _VIEWBOX.search(svg)
+    body = svg[svg.index("<g") :] if viewbox else svg
+    # Groups are numbered alike in every figure, and an id must be unique in the page; marks and clips keep theirs.
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
+    body = re.sub(r" font-family: [^;]*;", "", body).replace("xlink:href", "href")
+    for stand_in, variable in _VARIABLES.items():
+        body = body.replace(stand_in, variable)
+    box = viewbox[0] if viewbox else ""
+    return f'<svg role="img" aria-label="{description}" {box}>{body}'

@@ -1,0 +1,115 @@
+"""Writes `report.html`, one file that a person enjoys reading, and `report.md` for a pull request."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeprune.files import write_text
+from edgeprune.verdict import tables, wording
+from edgeprune.verdict.figures import accuracy_stages, latency_distributions, rounds_over_macs
+from edgeprune.verdict.history import History, Round, read_history
+from edgeprune.verdict.result import Costs, Result, read_result
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_GROUPS_IN_ONE_COLUMN = 12
+
+
+def write_report(run_dir: Path) -> tuple[Path, Path]:
+    """Write report.html and report.md beside the result.json of a finished run and return their paths.
+
+    Raises UsageError when the folder holds no finished run, StorageError when the disk refuses.
+    """
+    result = read_result(run_dir / "result.json")
+    view = _view(run_dir, result, read_history(run_dir))
+    html, markdown = run_dir / "report.html", run_dir / "report.md"
+    write_text(html, _render("report.html.j2", view))
+    write_text(markdown, _render("report.md.j2", view))
+    return html, markdown
+
+
+def _view(run_dir: Path, result: Result, history: History) -> dict[str, Any]:
+    """Return everything the templates print, so that they only lay out."""
+    bars = tables.group_bars(result)
+    stages = tables.stages(result)
+    return {
+        "result": result,
+        "headline": wording.headline(result),
+        "name": wording.model_name(result),
+        "kind": wording.KINDS[result.kind],
+        "rows": tables.cost_rows(result),
+        "distributions": _distributions(result, history),
+        "history": history,
+        "rounds_figure": _rounds_figure(result, history),
+        "stages": stages,
+        "stages_figure": accuracy_stages(stages, tables.accuracy_floor(result)) if len(stages) > 1 else "",
+        "group_columns": [bars] if len(bars) <= _GROUPS_IN_ONE_COLUMN else _halves(bars),
+        "kept_units": sum(int(bar.after) for bar in bars),
+        "all_units": sum(int(bar.before) for bar in bars),
+        "layers": tables.layer_bars(result),
+        "time": _time_parts(result),
+        "command": wording.without_home(shlex.join(result.command)),
+        "facts": tables.facts(run_dir / "manifest.json"),
+        "files": tables.artifacts(run_dir),
+    }
+
+
+def _distributions(result: Result, history: History) -> str:
+    if history.before is None or history.after is None:
+        return ""
+    return latency_distributions(history.before, history.after, result.budget.latency_ms)
+
+
+def _rounds_figure(result: Result, history: History) -> str:
+    if not history.rounds:
+        return ""
+    original, final = _as_round("original", result.original), _as_round("final", result.final)
+    return rounds_over_macs(original, history.rounds, final, result.budget.latency_ms)
+
+
+def _as_round(label: str, costs: Costs) -> Round:
+    return Round(label, costs.macs, costs.latency_p50_ms, costs.latency_interval_ms, costs.size_bytes, feasible=True)
+
+
+def _halves(bars: tuple[tables.Bar, ...]) -> list[tuple[tables.Bar, ...]]:
+    middle = (len(bars) + 1) // 2
+    return [bars[:middle], bars[middle:]]
+
+
+def _time_parts(result: Result) -> list[tuple[str, float, float]]:
+    """Return what the run spent its seconds on: name, seconds, percentage."""
+    seconds = result.seconds
+    parts = (("training", seconds.training), ("measuring", seconds.measuring), ("everything else", seconds.rest))
+    total = sum(value for _, value in parts) or 1.0
+    return [(name, value, 100 * value / total) for name, value in parts]
+
+
+def _render(template: str, view: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=template.endswith(".html.j2"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "ms": wording.in_ms,
+        "percent": wording.in_percent,
+        "count": wording.in_count,
+        "bytes": wording.in_bytes,
+        "duration": wording.in_seconds,
+        "tidy": wording.without_home,
+        "cell": _markdown_cell,
+    }
+    return environment.get_template(template).render(view)
+
+
+def _markdown_cell(value: object) -> str:
+    """Keep a name from ending a table cell, opening a tag or code, or mentioning somebody."""
+    text = " ".join(str(value).split())
+    return "".join(f"&#{ord(character)};" if character in "&<>|`@*[" else character for character in text)

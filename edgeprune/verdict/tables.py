@@ -1,0 +1,186 @@
+"""Lays out a result for reading: the table of costs, bars of kept units and of milliseconds, files and versions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import UsageError
+from edgeprune.files import sha256_of
+from edgeprune.verdict.result import Costs, LayerTime, Result
+from edgeprune.verdict.wording import change, in_bytes, in_count, in_ms, in_percent, points, significant, without_home
+
+_MOST_LAYERS = 16
+_ARTIFACT_SUFFIXES = frozenset({".json", ".jsonl", ".safetensors", ".pt2", ".onnx", ".tflite", ".engine"})
+_STAGES: Mapping[str, str] = {
+    "original": "original",
+    "cut": "after the cut",
+    "recalibrated": "re-calibrated",
+    "recovered": "recovered",
+    "exported": "exported",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity before and after, ready to print; `limit` is "" and `met` None where nothing limits it."""
+
+    what: str
+    original: str
+    final: str
+    change: str
+    limit: str = ""
+    met: bool | None = None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One line of a bar chart; parts are percentages of the full width, texts are empty where nothing is known."""
+
+    name: str
+    before_part: float
+    after_part: float
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the run folder."""
+
+    name: str
+    size: str
+    sha256: str
+
+
+def cost_rows(result: Result) -> tuple[Row, ...]:
+    """Return what the network costs before and after beside what was asked."""
+    before, after, budget = result.original, result.final, result.budget
+    return (
+        Row(
+            "Latency, median",
+            in_ms(before.latency_p50_ms),
+            in_ms(after.latency_p50_ms),
+            change(before.latency_p50_ms, after.latency_p50_ms),
+            *_limit(budget.latency_ms, after.latency_p50_ms, in_ms),
+        ),
+        Row("Latency, 95 % interval", _interval(before), _interval(after), ""),
+        Row("Latency, 90th percentile", _p90(before), _p90(after), _p90_change(before, after)),
+        _count_row("Size", in_bytes, before.size_bytes, after.size_bytes, budget.size_bytes),
+        _count_row("MACs", in_count, before.macs, after.macs, budget.macs),
+        _count_row("Parameters", in_count, before.parameters, after.parameters, None),
+        _accuracy_row(result),
+    )
+
+
+def accuracy_floor(result: Result) -> float | None:
+    """Return the lowest accuracy (0 to 1) that the budget admitted, or None."""
+    if result.budget.accuracy_drop is None or result.original.accuracy is None:
+        return None
+    return result.original.accuracy - result.budget.accuracy_drop
+
+
+def stages(result: Result) -> tuple[tuple[str, float], ...]:
+    """Return the evaluated stages with their accuracy (0 to 1), in order."""
+    found = ((label, getattr(result.stages, name)) for name, label in _STAGES.items())
+    return tuple((label, accuracy) for label, accuracy in found if accuracy is not None)
+
+
+def group_bars(result: Result) -> tuple[Bar, ...]:
+    """Return kept units of every group in the network's order; a group that was left alone is whole."""
+    bars = []
+    for name, size in result.group_sizes.items():
+        kept = result.allocation.get(name, size)
+        bars.append(Bar(name, 100.0, 100 * kept / size if size else 100.0, str(size), str(kept)))
+    return tuple(bars)
+
+
+def layer_bars(result: Result) -> tuple[Bar, ...]:
+    """Return milliseconds of the slowest layers before and after, all others summed in a last line without bars."""
+    before, after = _by_name(result.layers.original), _by_name(result.layers.final)
+    names = list(dict.fromkeys([*before, *after]))
+    peaks = {name: max(before.get(name, 0), after.get(name, 0)) for name in names}
+    slowest = set(sorted(names, key=lambda name: -peaks[name])[:_MOST_LAYERS])
+    longest = max(peaks.values(), default=0) or 1.0
+    places = max(2 - math.floor(math.log10(longest)), 0)
+
+    def bar(name: str, first: float | None, second: float | None, scale: float) -> Bar:
+        parts = [100 * (value or 0) * scale for value in (first, second)]
+        texts = ["" if value is None else f"{value:.{places}f}" for value in (first, second)]
+        return Bar(name, parts[0], parts[1], texts[0], texts[1])
+
+    bars = [bar(name, before.get(name), after.get(name), 1 / longest) for name in names if name in slowest]
+    others = [name for name in names if name not in slowest]
+    if others:
+        sums = [sum(times.get(name, 0) for name in others) for times in (before, after)]
+        bars.append(bar(f"{len(others)} others together", sums[0], sums[1], 0))
+    return tuple(bars)
+
+
+def facts(manifest: Path) -> tuple[tuple[str, str], ...]:
+    """Return the facts of manifest.json as named lines, nested ones with dotted names; raises UsageError."""
+    if not manifest.exists():
+        return ()
+    try:
+        data = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{manifest} cannot be read: {error}. Run again with another --out.") from error
+    return tuple(_flat("", data))
+
+
+def artifacts(run_dir: Path) -> tuple[File, ...]:
+    """Return the files that a run leaves for others, with sizes and hashes."""
+    paths = sorted(path for path in run_dir.iterdir() if path.suffix in _ARTIFACT_SUFFIXES and path.is_file())
+    return tuple(File(path.name, in_bytes(path.stat().st_size), sha256_of(path)) for path in paths)
+
+
+def _limit(limit: float | None, value: float, write: Callable[[float], str]) -> tuple[str, bool | None]:
+    return ("", None) if limit is None else (write(limit), value <= limit)
+
+
+def _count_row(what: str, write: Callable[[float], str], before: int, after: int, limit: float | None) -> Row:
+    return Row(what, write(before), write(after), change(before, after), *_limit(limit, after, write))
+
+
+def _accuracy_row(result: Result) -> Row:
+    before, after, floor = result.original.accuracy, result.final.accuracy, accuracy_floor(result)
+    limit = "" if floor is None else f"at least {in_percent(floor)}"
+    met = None if floor is None or after is None else after >= floor
+    return Row("Accuracy", in_percent(before), in_percent(after), points(before, after), limit, met)
+
+
+def _interval(costs: Costs) -> str:
+    low, high = costs.latency_interval_ms
+    return f"{significant(low)} to {significant(high)} ms"
+
+
+def _p90(costs: Costs) -> str:
+    return "too few samples" if costs.latency_p90_ms is None else in_ms(costs.latency_p90_ms)
+
+
+def _p90_change(before: Costs, after: Costs) -> str:
+    if before.latency_p90_ms is None or after.latency_p90_ms is None:
+        return ""
+    return change(before.latency_p90_ms, after.latency_p90_ms)
+
+
+def _by_name(layers: tuple[LayerTime, ...]) -> dict[str, float]:
+    """Sum by name: a runtime may run one layer as several kernels."""
+    times: dict[str, float] = {}
+    for layer in layers:
+        times[layer.name] = times.get(layer.name, 0.0) + layer.milliseconds
+    return times
+
+
+def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        return [
+            line for key, inner in value.items() for line in _flat(f"{prefix}.{key}" if prefix else str(key), inner)
+        ]
+    if isinstance(value, list):
+        return [(prefix, without_home(" ".join(str(item) for item in value)))]
+    return [] if value is None else [(prefix, without_home(str(value)))]
