@@ -13,11 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgeprune.errors import DataError
+from edgeprune.network.batches import Loader, are_class_logits, as_inputs, device_of, moved, start_epoch
 from edgeprune.network.factories import call_factory, nearest
 from edgeprune.network.image_data import DataOptions, folder_loaders, npz_loaders
 
-# Batches of (inputs, targets): inputs are one tensor or a tuple of tensors, batch first. Iterating again starts anew.
-Loader = Iterable[Any]
 Loss = Callable[[Any, Any], torch.Tensor]
 Metric = Callable[[nn.Module, Loader], float]
 
@@ -79,25 +78,6 @@ def calibration_batches(data: Data, count: int) -> Iterator[tuple[Any, Any]]:
     yield from islice(loader, count)
 
 
-def start_epoch(loader: Loader, epoch: int) -> None:
-    """Tell a loader, or the sampler inside it, which epoch begins, where it wants to know."""
-    for listener in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
-        if hasattr(listener, "set_epoch"):
-            listener.set_epoch(epoch)
-
-
-def as_inputs(inputs: Any) -> tuple[torch.Tensor, ...]:
-    """Return the inputs of a batch as the arguments of the network."""
-    return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
-
-
-def are_class_logits(outputs: Any, targets: Any) -> bool:
-    """Say whether outputs are (batch, classes) numbers and targets (batch,) class numbers."""
-    if not isinstance(outputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
-        return False
-    return outputs.dim() == 2 and targets.dim() == 1 and outputs.is_floating_point() and not targets.is_floating_point()
-
-
 def cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the mean cross entropy of (batch, classes) and (batch,); raises DataError for labels out of range."""
     _check_labels(targets, outputs.shape[1])
@@ -122,7 +102,7 @@ def check_data(data: Data, network: nn.Module) -> Data:
     for kind, loader in (("training", data.train), ("validation", data.validation)):
         inputs, targets = _first_batch(loader, kind, data.name)
         outputs = _forward(network, as_inputs(inputs), kind)
-        loss = _loss(data, outputs, targets, kind)
+        loss = _loss(data, outputs, moved(targets, device_of(network)), kind)
         if not bool(torch.isfinite(loss)):
             raise DataError(
                 f"The loss of the first {kind} batch is {float(loss)}; the original must have a finite one."
@@ -185,10 +165,9 @@ def _first_batch(loader: Loader, kind: str, name: str) -> tuple[Any, Any]:
 
 
 def _forward(network: nn.Module, inputs: tuple[torch.Tensor, ...], kind: str) -> Any:
-    device = next(network.parameters(), inputs[0]).device
     try:
         with torch.no_grad():
-            return network.eval()(*(tensor.to(device) for tensor in inputs))
+            return network.eval()(*moved(inputs, device_of(network)))
     except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
         got = ", ".join(f"{tuple(t.shape[1:])} of {str(t.dtype).removeprefix('torch.')}" for t in inputs)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -6,17 +6,13 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
-import onnxruntime
 import torch
 from torch.export import ExportedProgram
 
 from edgeprune.errors import VerificationError
+from edgeprune.network.onnx_run import Array, run_onnx
 from edgeprune.network.parity import check_parity
-
-Array = npt.NDArray[np.generic]
 
 
 def first_difference(program: ExportedProgram, model: onnx.ModelProto, inputs: Sequence[torch.Tensor]) -> str | None:
@@ -69,12 +65,7 @@ def _onnx_values(model: onnx.ModelProto, inputs: Sequence[torch.Tensor], names: 
     wanted = [output for node in model.graph.node for output in node.output if output in names]
     present = {output.name for output in watched.graph.output}
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in present)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feed = {end.name: tensor.numpy() for end, tensor in zip(session.get_inputs(), inputs, strict=True)}
-    return dict(zip(wanted, session.run(wanted, feed), strict=True))
+    return dict(zip(wanted, run_onnx(watched, inputs, wanted), strict=True))
 
 
 def _module_of(node: onnx.NodeProto) -> str:

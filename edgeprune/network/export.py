@@ -22,9 +22,9 @@ from edgeprune.network.export_onnx import (
     EXPORTER_ERRORS,
     OnnxJob,
     first_line,
-    run_onnx,
     write_onnx,
 )
+from edgeprune.network.onnx_run import run_onnx
 from edgeprune.network.parameter_counts import ParameterCounts, count_parameters
 from edgeprune.network.parity import check_parity
 from edgeprune.network.simplify import simplify_onnx

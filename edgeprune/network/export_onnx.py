@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-import onnxruntime
 import torch
 from torch import nn
 from torch.export import ExportedProgram
@@ -18,9 +16,9 @@ from torch.export import ExportedProgram
 from edgeprune.errors import ExportError, VerificationError
 from edgeprune.network.divergence import first_difference
 from edgeprune.network.layer_names import name_by_layer
+from edgeprune.network.onnx_run import Array, run_onnx
 from edgeprune.network.parity import check_parity
 
-Array = npt.NDArray[np.generic]
 # What exporters raise for a network that they do not support.
 EXPORTER_ERRORS = (
     RuntimeError,
@@ -30,6 +28,7 @@ EXPORTER_ERRORS = (
     AttributeError,
     AssertionError,
     onnx.checker.ValidationError,
+    ExportError,
 )
 # The dynamo exporter writes this opset without converting; ONNX Runtime reads it since 1.14.
 _OPSET = 18
@@ -78,17 +77,6 @@ def write_onnx(job: OnnxJob) -> OnnxGraph:
         name_by_layer(draft.model)
         return OnnxGraph(draft.model, rung, draft.parameters, tuple(f"ONNX export by {reason}" for reason in reasons))
     raise ExportError("No ONNX exporter could write this network. " + ". ".join(reasons))
-
-
-def run_onnx(model: onnx.ModelProto, inputs: Sequence[torch.Tensor]) -> list[Array]:
-    """Run a graph once on the CPU and return its outputs."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [argument.name for argument in session.get_inputs()]
-    feed = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-    return [np.asarray(output) for output in session.run(None, feed)]
 
 
 def first_line(error: BaseException) -> str:

@@ -139,14 +139,11 @@ def _encoded_loaders(train: Any, validation: Any, options: DataOptions, notes: l
     augmentation = Augmentation(options.padding, options.seed) if options.augment else None
 
     def loader(part: Any, seed: int | None, augmentation: Augmentation | None) -> EncodedLoader:
-        return EncodedLoader(*part, normalisation, options, shuffle_seed=seed, augmentation=augmentation)
+        sources, labels = part
+        return EncodedLoader(sources, labels, normalisation, options, shuffle_seed=seed, augmentation=augmentation)
 
-    return (
-        loader(train, options.seed, augmentation),
-        loader(validation, None, None),
-        loader(train, options.seed, None),
-        notes,
-    )
+    augmented = loader(train, options.seed, augmentation)
+    return augmented, loader(validation, None, None), loader(train, options.seed, None), notes
 
 
 def _normalisation(options: DataOptions, channels: int, notes: list[str]) -> Normalisation:

@@ -89,7 +89,8 @@ class TensorLoader:
     def __iter__(self) -> Iterator[Batch]:
         generator = epoch_generator(self.shuffle_seed or 0, self.epoch)
         order = _order(len(self.labels), self.shuffle_seed, generator)
-        for chosen in order.split(self.batch_size)[: len(self)]:
+        for batch in range(len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             images = self.images[chosen]
             if self.augmentation is not None:
                 images = self.augmentation.batch(images, generator)

@@ -50,8 +50,9 @@ def load_model(path: str | Path, arch: str | None = None, trust_pickle: bool = F
     """
     path = Path(path)
     kind = _format_of(path)
+    notes: tuple[str, ...]
     if kind == "pt2":
-        module, notes = _read_exported(path), _ignored_arch(arch)
+        module, notes = _read_exported(path), _ignored(arch, "the .pt2 archive holds its architecture")
     else:
         module, kind, notes = _read_saved(path, arch, trust_pickle, kind)
     check_finite(module)
@@ -104,15 +105,14 @@ def _read_exported(path: Path) -> nn.Module:
     return network_from_exported_program(program)
 
 
-def _ignored_arch(arch: str | None) -> tuple[str, ...]:
-    return (f"--arch {arch} was not used: a .pt2 archive holds its architecture.",) if arch else ()
+def _ignored(arch: str | None, why: str) -> tuple[str, ...]:
+    return (f"--arch {arch} was not used: {why}.",) if arch else ()
 
 
 def _read_saved(path: Path, arch: str | None, trust_pickle: bool, kind: str) -> tuple[nn.Module, str, tuple[str, ...]]:
     saved = _read_safetensors(path) if kind == "safetensors" else _read_pickle(path, trust_pickle)
     if isinstance(saved, nn.Module):
-        notes = (f"--arch {arch} was not used: the pickle holds a whole module.",) if arch else ()
-        return saved, "pickle", notes
+        return saved, "pickle", _ignored(arch, "the pickle holds a whole module")
     weights, notes = state_dict_of(saved, path)
     if arch is None:
         raise ModelError(

@@ -1,0 +1,67 @@
+"""Batches of (inputs, targets): how a network takes them, where they live, which epoch they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+# Batches of (inputs, targets): inputs are one tensor or a tuple of tensors, batch first. Iterating again starts anew.
+Loader = Iterable[Any]
+
+
+class OnDevice:
+    """The batches of a loader on a device."""
+
+    def __init__(self, loader: Loader, device: torch.device) -> None:
+        """Move nothing yet."""
+        self.loader = loader
+        self.device = device
+
+    def __iter__(self) -> Iterator[Any]:
+        for inputs, targets in self.loader:
+            yield moved(inputs, self.device), moved(targets, self.device)
+
+
+def as_inputs(inputs: Any) -> tuple[torch.Tensor, ...]:
+    """Return the inputs of a batch as the arguments of the network."""
+    return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+
+
+def start_epoch(loader: Loader, epoch: int) -> None:
+    """Tell a loader, or the sampler inside it, which epoch begins, where it wants to know."""
+    for listener in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+        if hasattr(listener, "set_epoch"):
+            listener.set_epoch(epoch)
+
+
+def are_class_logits(outputs: Any, targets: Any) -> bool:
+    """Say whether outputs are (batch, classes) numbers and targets (batch,) class numbers."""
+    if not isinstance(outputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
+        return False
+    return outputs.dim() == 2 and targets.dim() == 1 and outputs.is_floating_point() and not targets.is_floating_point()
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return where the first parameter of a network lives."""
+    parameter = next(network.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Return tensors, also inside tuples, lists and dicts, on a device; pictures with their channels last.
+
+    Channels last is the layout that convolutions are fastest in on CPUs and on GPUs with tensor cores.
+    """
+    if isinstance(value, torch.Tensor):
+        value = value.to(device)
+        return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(moved(part, device) for part in value))
+    if isinstance(value, tuple | list):
+        return type(value)(moved(part, device) for part in value)
+    if isinstance(value, dict):
+        return {key: moved(part, device) for key, part in value.items()}
+    return value
