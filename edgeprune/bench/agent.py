@@ -1,0 +1,350 @@
+"""Runs on the board: opens one artifact with one runtime file and streams what it sees as JSON lines.
+
+    python agent.py measure --runtime onnxruntime.py --artifact model.onnx --settings '{"threads": 1}'
+
+The standard library of Python 3.8 is enough for this file itself; arrays are made with the NumPy that every engine
+brings along. Modes: `measure` times inferences, `run` answers given inputs, `profile` times layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import ctypes
+import gc
+import importlib.util
+import inspect
+import json
+import os
+import platform
+import signal
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+DEFAULTS = {
+    "seed": 0,
+    "warmup_runs": 10,
+    "warmup_s": 0.3,
+    "warmup_limit_s": 5.0,
+    "blocks": 4,
+    "block_runs": 10,
+    "block_s": 0.1,
+}
+STEADY_WITHIN = 0.01  # warm-up ends when the recent median is no more than this part below the one before
+
+
+class StageError(Exception):
+    """Something failed; `stage` says what was being done."""
+
+    def __init__(self, stage: str, error: BaseException) -> None:
+        """Remember the stage, and the module that is missing where one is."""
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.stage = stage
+        self.missing = error.name if isinstance(error, ImportError) else None
+
+
+def main() -> int:
+    """Do what the command line asks; the exit status is 1 when an `error` line was written."""
+    arguments = parse_arguments()
+    die_with_parent()
+    emit = take_stdout()
+    modes = {"measure": measure, "run": answer, "profile": profile}
+    try:
+        modes[arguments.mode](arguments, emit)
+    except StageError as error:
+        emit({"event": "error", "stage": error.stage, "message": str(error), "missing": error.missing})
+        return 1
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Measure one artifact on this board.")
+    parser.add_argument("mode", choices=("measure", "run", "profile"))
+    parser.add_argument("--runtime", required=True, help="runtime plug-in, a Python file")
+    parser.add_argument("--artifact", required=True)
+    parser.add_argument("--settings", type=json.loads, default={}, help="JSON for the engine")
+    parser.add_argument("--options", type=json.loads, default={}, help="JSON over DEFAULTS")
+    parser.add_argument("--inputs", help=".npz with input_0, input_1, ...: (samples, *shape)")
+    return parser.parse_args()
+
+
+# ---------------------------------------------------------------- the three modes
+
+
+def measure(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
+    """Time the cold start, the warm-up and the blocks."""
+    options = dict(DEFAULTS, **arguments.options)
+    emit({"event": "board", "facts": board_facts()})
+    runtime = load_runtime(arguments.runtime)
+    started = time.perf_counter_ns()
+    with stage("open"):
+        session = runtime.open(arguments.artifact, arguments.settings)
+    open_ns = time.perf_counter_ns() - started
+    inputs = make_inputs(session, arguments.inputs, options["seed"])
+    gc.collect()
+    gc.disable()  # a collection inside a timed inference is not the network's
+    with stage("run"):
+        first_ns = timed(session, inputs)
+        emit({"event": "opened", "open_ms": open_ns / 1e6, "first_ms": first_ns / 1e6, "version": session.version})
+        emit({"event": "warmup", "samples_ns": warm_up(session, inputs, options)})
+        for _ in range(options["blocks"]):
+            emit(dict(event="block", **block(session, inputs, options)))
+    emit({"event": "done", "peak_memory_bytes": peak_memory_bytes()})
+
+
+def answer(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
+    """Run every given sample and write its outputs."""
+    runtime = load_runtime(arguments.runtime)
+    with stage("open"):
+        session = runtime.open(arguments.artifact, arguments.settings)
+    with stage("run"):
+        for inputs in read_samples(arguments.inputs):
+            emit({"event": "outputs", "arrays": [encode(array) for array in session.run(inputs)]})
+    emit({"event": "done"})
+
+
+def profile(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
+    """Write the milliseconds of each layer."""
+    runtime = load_runtime(arguments.runtime)
+    options = dict(DEFAULTS, **arguments.options)
+    with stage("open"):
+        session = runtime.open(arguments.artifact, arguments.settings)
+    inputs = make_inputs(session, arguments.inputs, options["seed"])
+    del session
+    with stage("run"):
+        layers = runtime.profile(arguments.artifact, arguments.settings, inputs)
+    emit({"event": "profile", "layers_ms": dict(layers)})
+    emit({"event": "done"})
+
+
+# ---------------------------------------------------------------- timing
+
+
+def timed(session: Any, inputs: Sequence[Any]) -> int:
+    """Return the nanoseconds of one inference, host memory to host memory."""
+    started = time.perf_counter_ns()
+    session.run(inputs)
+    return time.perf_counter_ns() - started
+
+
+def warm_up(session: Any, inputs: Sequence[Any], options: Mapping[str, Any]) -> list[int]:
+    """Run until the recent median has stopped falling, at least the asked runs and seconds, at most the limit."""
+    started = time.perf_counter()
+    samples: list[int] = []
+    while True:
+        samples.append(timed(session, inputs))
+        elapsed = time.perf_counter() - started
+        if elapsed > options["warmup_limit_s"]:
+            return samples
+        if len(samples) >= options["warmup_runs"] and elapsed >= options["warmup_s"] and is_steady(samples):
+            return samples
+
+
+def is_steady(samples: Sequence[int]) -> bool:
+    """Compare the last quarter of the samples with the quarter before it."""
+    width = max(len(samples) // 4, 1)
+    recent, before = samples[-width:], samples[-2 * width : -width]
+    return statistics.median(recent) >= statistics.median(before) * (1 - STEADY_WITHIN)
+
+
+def block(session: Any, inputs: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Time consecutive inferences for both the asked count and the asked seconds, and look at the board around them."""
+    before = board_state()
+    samples: list[int] = []
+    deadline = time.perf_counter() + options["block_s"]
+    while len(samples) < options["block_runs"] or time.perf_counter() < deadline:
+        samples.append(timed(session, inputs))
+    return {"samples_ns": samples, "telemetry": telemetry(before, board_state())}
+
+
+# ---------------------------------------------------------------- the board
+
+
+def board_facts() -> dict[str, Any]:
+    """Return what identifies this kind of board; never its name, its users or its address."""
+    return {
+        "machine": platform.machine(),
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "governor": read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",
+        "kernel": ".".join(platform.release().split(".")[:2]),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "python": platform.python_version(),
+    }
+
+
+def cpu_model() -> str:
+    """Return the processor's name: from the device tree on ARM boards, from cpuinfo elsewhere."""
+    board = read_text("/proc/device-tree/model").strip("\0")
+    names = [line.partition(":")[2].strip() for line in cpuinfo_lines("model name")]
+    return board or (names[0] if names else platform.processor() or "unknown")
+
+
+def board_state() -> dict[str, Any]:
+    """Return clocks, temperatures and processor times now."""
+    return {
+        "wall_s": time.perf_counter(),
+        "own_s": time.process_time(),
+        "busy_s": busy_seconds(),
+        "clock_mhz": clock_mhz(),
+        "temperature_c": temperature_c(),
+    }
+
+
+def telemetry(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the board did between two states; None where it does not say.
+
+    `other_load` is in cores: how many were kept busy by anything but this process.
+    """
+    wall_s = after["wall_s"] - before["wall_s"]
+    other_load = None
+    if before["busy_s"] is not None and after["busy_s"] is not None and wall_s > 0:
+        others_s = after["busy_s"] - before["busy_s"] - (after["own_s"] - before["own_s"])
+        other_load = round(max(others_s / wall_s, 0.0), 3)
+    return {
+        "wall_s": round(wall_s, 4),
+        "other_load": other_load,
+        "clock_mhz": after["clock_mhz"],
+        "temperature_c": after["temperature_c"],
+    }
+
+
+def busy_seconds() -> float | None:
+    """Return the seconds that all cores together were not idle, or None."""
+    fields = read_text("/proc/stat").partition("\n")[0].split()
+    if len(fields) < 9 or fields[0] != "cpu":
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in fields[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def clock_mhz() -> float | None:
+    """Return the fastest core's present clock, or None."""
+    paths = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+    clocks = [int(text) / 1000 for text in map(read_text, paths) if text.isdigit()]
+    clocks = clocks or [float(line.partition(":")[2]) for line in cpuinfo_lines("cpu MHz")]
+    return round(max(clocks), 1) if clocks else None
+
+
+def temperature_c() -> float | None:
+    """Return the hottest thermal zone, or None."""
+    texts = map(read_text, Path("/sys/class/thermal").glob("thermal_zone*/temp"))
+    readings = [int(text) / 1000 for text in texts if text.lstrip("-").isdigit()]
+    return max(readings) if readings else None
+
+
+def cpuinfo_lines(key: str) -> list[str]:
+    """Return the lines of /proc/cpuinfo that start with a key."""
+    return [line for line in read_text("/proc/cpuinfo").splitlines() if line.startswith(key)]
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory this process ever held, 0 where the system does not say.
+
+    NOTE: getrusage also counts the parent's memory at the moment of the fork.
+    """
+    lines = [line for line in read_text("/proc/self/status").splitlines() if line.startswith("VmHWM:")]
+    return int(lines[0].split()[1]) * 1024 if lines else 0
+
+
+def read_text(path: str | Path) -> str:
+    """Return a file's text, or "" where the board has no such file or does not show it."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+# ---------------------------------------------------------------- arrays, plug-in, process
+
+
+def make_inputs(session: Any, path: str | None, seed: int) -> list[Any]:
+    """Return the first given sample, or seeded noise of the shapes and types that the session wants."""
+    if path is not None:
+        return next(read_samples(path))
+    import numpy as np
+
+    noise = np.random.RandomState(seed)
+    inputs = []
+    for shape, name in zip(session.input_shapes, session.input_types):
+        dtype = np.dtype(name)
+        values = noise.uniform(-1.0, 1.0, shape) if dtype.kind == "f" else noise.randint(0, 2, shape)
+        inputs.append(np.ascontiguousarray(values.astype(dtype)))
+    return inputs
+
+
+def read_samples(path: str) -> Iterator[list[Any]]:
+    """Yield the inputs of one inference after the other."""
+    import numpy as np
+
+    with stage("inputs"), np.load(path, allow_pickle=False) as stored:
+        columns = [stored[f"input_{index}"] for index in range(len(stored.files))]
+    for row in zip(*columns):
+        yield [np.ascontiguousarray(array) for array in row]
+
+
+def encode(array: Any) -> dict[str, Any]:
+    """Return an array as JSON."""
+    import numpy as np
+
+    array = np.ascontiguousarray(array)
+    data = base64.b64encode(array.tobytes()).decode("ascii")
+    return {"type": array.dtype.str, "shape": list(array.shape), "data": data}
+
+
+def load_runtime(path: str) -> Any:
+    """Load a runtime file by path and return an instance of its one public class."""
+    with stage("load"):
+        spec = importlib.util.spec_from_file_location("edgeprune_board_runtime", path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"no Python file at {path}")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        classes = [
+            member
+            for label, member in vars(module).items()
+            if inspect.isclass(member) and member.__module__ == module.__name__ and not label.startswith("_")
+        ]
+        if len(classes) != 1:
+            raise ValueError(f"{path} must define exactly one public class")
+        return classes[0]()
+
+
+@contextlib.contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Tell the workstation what was being done when something failed."""
+    try:
+        yield
+    except Exception as error:
+        raise StageError(name, error) from error
+
+
+def take_stdout() -> Callable[[Any], None]:
+    """Keep standard output for JSON lines alone: engines print to it, from now on to standard error."""
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def emit(value: Any) -> None:
+        lines.write(json.dumps(value) + "\n")
+        lines.flush()
+
+    return emit
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when the one that started it ends, however it ends."""
+    if sys.platform.startswith("linux"):
+        parent_death_signal = 1
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

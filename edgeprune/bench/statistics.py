@@ -1,0 +1,124 @@
+"""What the raw samples say: quantiles where there are enough, an interval that knows about processes, and doubts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.bench.measurement import ProcessRun
+
+# Fewest samples from which a nearest-rank quantile is worth printing, at 99 % confidence.
+P90_SAMPLES = 64
+P99_SAMPLES = 662
+_RESAMPLES = 2000
+_DRIFT = 0.03
+_OTHER_LOAD = 0.15
+_CLOCK_DROP = 0.05
+_SPREAD = 0.10
+_INTERVAL = 0.05
+
+Floats = npt.NDArray[np.float64]
+
+
+def pooled_ms(runs: Sequence[ProcessRun]) -> Floats:
+    """Return every sample of every process in milliseconds, in the order taken."""
+    return np.array([ns for run in runs for block in run.blocks for ns in block.samples_ns], dtype=np.float64) / 1e6
+
+
+def nearest_rank(samples: Floats, part: float) -> float:
+    """Return the smallest sample that at least this part of the samples does not exceed."""
+    ordered = np.sort(samples)
+    return float(ordered[max(math.ceil(part * len(ordered)), 1) - 1])
+
+
+def supported_quantile(samples: Floats, part: float, needed: int) -> float | None:
+    """Return the quantile, or None where there are fewer samples than it needs."""
+    return nearest_rank(samples, part) if len(samples) >= needed else None
+
+
+def median_interval_ms(runs: Sequence[ProcessRun], seed: int = 0, level: float = 0.95) -> tuple[float, float]:
+    """Return the bootstrap interval of the median latency over processes, then over their blocks.
+
+    Samples of one process resemble each other, and processes differ: resampling single inferences would promise
+    an interval several times too narrow. A block counts by its median; the plain median is always inside.
+    """
+    centre = float(np.median(pooled_ms(runs)))
+    medians = _block_medians_ms(runs)  # (processes, blocks)
+    processes, blocks = medians.shape
+    random = np.random.default_rng(seed)
+    picked = random.integers(processes, size=(_RESAMPLES, processes, 1))
+    inside = random.integers(blocks, size=(_RESAMPLES, processes, blocks))
+    resampled = np.median(medians[picked, inside].reshape(_RESAMPLES, -1), axis=1)
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return min(float(low), centre), max(float(high), centre)
+
+
+def drift(runs: Sequence[ProcessRun]) -> float:
+    """Return how much slower the last third of a process was than its first third, as a factor; 1.0 is steady."""
+    medians = _block_medians_ms(runs)
+    third = max(medians.shape[1] // 3, 1)
+    return float(np.median(medians[:, -third:].mean(axis=1) / medians[:, :third].mean(axis=1)))
+
+
+def doubts(runs: Sequence[ProcessRun]) -> tuple[str, ...]:
+    """Return what a reader should know before trusting the numbers, each with what to do about it."""
+    found = [_drift_doubt(runs), _load_doubt(runs), _clock_doubt(runs), _spread_doubt(runs), _interval_doubt(runs)]
+    return tuple(doubt for doubt in found if doubt)
+
+
+def _drift_doubt(runs: Sequence[ProcessRun]) -> str:
+    factor = drift(runs)
+    if abs(factor - 1) <= _DRIFT:
+        return ""
+    direction = "slower" if factor > 1 else "faster"
+    return (
+        f"Inferences became {abs(factor - 1):.1%} {direction} while measuring; let the board cool down and idle first."
+    )
+
+
+def _load_doubt(runs: Sequence[ProcessRun]) -> str:
+    loads = [load for load in _telemetry(runs, "other_load") if load > _OTHER_LOAD]
+    blocks = sum(len(run.blocks) for run in runs)
+    if not loads:
+        return ""
+    return (
+        f"Other processes kept up to {max(loads):.1f} cores busy during {len(loads)} of {blocks} blocks; "
+        "stop them, or measure again later."
+    )
+
+
+def _clock_doubt(runs: Sequence[ProcessRun]) -> str:
+    clocks = _telemetry(runs, "clock_mhz")
+    if not clocks or min(clocks) >= (1 - _CLOCK_DROP) * max(clocks):
+        return ""
+    return (
+        f"The clock moved between {min(clocks):.0f} and {max(clocks):.0f} MHz; "
+        "set the governor to performance, or cool the board."
+    )
+
+
+def _spread_doubt(runs: Sequence[ProcessRun]) -> str:
+    low, middle, high = np.quantile(pooled_ms(runs), [0.25, 0.5, 0.75])
+    if high - low <= _SPREAD * middle:
+        return ""
+    return f"The middle half of the samples spreads over {(high - low) / middle:.0%} of the median; the board is busy."
+
+
+def _interval_doubt(runs: Sequence[ProcessRun]) -> str:
+    low, high = median_interval_ms(runs)
+    half = (high - low) / (high + low)
+    if half <= _INTERVAL:
+        return ""
+    return f"The median is known to ±{half:.0%} only; more processes make it sharper."
+
+
+def _block_medians_ms(runs: Sequence[ProcessRun]) -> Floats:
+    return np.array([[np.median(block.samples_ns) for block in run.blocks] for run in runs]) / 1e6
+
+
+def _telemetry(runs: Sequence[ProcessRun], key: str) -> list[float]:
+    values = [block.telemetry.get(key) for run in runs for block in run.blocks]
+    return [float(value) for value in values if value is not None]
