@@ -44,12 +44,13 @@ class Taylor(Method):
         gates = {group.name: _gate(group, parameters) for group in groups}
         totals = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
         used = 0
-        for used, _ in enumerate(_backward_passes(network, context.data, self.batches), 1):  # noqa: B007
+        for _ in _backward_passes(network, context.data, self.batches):
+            used += 1
             products = {name: _change(parameter) for name, parameter in parameters.items()}
             for group in groups:
                 joint = sum(unit_sums(products[slot.tensor], slot, group.size) for slot in gates[group.name])
                 totals[group.name] += torch.as_tensor(joint).cpu() ** 2
-        return {name: tuple((total / max(used, 1)).tolist()) for name, total in totals.items()}
+        return {name: tuple((total / used).tolist()) for name, total in totals.items()}
 
 
 def _gate(group: Group, parameters: dict[str, nn.Parameter]) -> list[Slice]:
@@ -67,7 +68,7 @@ def _change(parameter: nn.Parameter) -> torch.Tensor:
 
 
 def _backward_passes(network: nn.Module, data: Data, batches: int) -> Iterator[None]:
-    """Leave the gradients of one batch after another in the parameters; batch norm uses its running statistics."""
+    """Leave the gradients of one batch after another in the parameters, in eval mode."""
     network.eval().requires_grad_(True)
     for inputs, targets in OnDevice(calibration_batches(data, batches), device_of(network)):
         network.zero_grad(set_to_none=True)

@@ -160,8 +160,10 @@ def _build(arch: str) -> nn.Module:
 def _build_timm(name: str) -> nn.Module:
     try:
         import timm
-    except ImportError as error:
-        raise MissingExtraError("timm", "timm") from error
+    except (ImportError, RuntimeError, OSError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "timm":
+            raise MissingExtraError("timm", "timm") from error
+        raise ModelError(f"--arch 'timm:{name}': timm does not import here: {_first_line(error)}.") from error
     if not timm.is_model(name):
         raise ModelError(f"--arch 'timm:{name}': timm has no such model.{nearest(name, timm.list_models())}")
     create: Callable[..., nn.Module] = timm.create_model
