@@ -22,3 +22,9 @@ def _same_random_numbers() -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Small networks gain nothing from more threads, and lose much where tests run side by side."""
+    torch.set_num_threads(1)

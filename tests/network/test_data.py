@@ -192,11 +192,11 @@ def test_wrong_folders_say_what_is_wrong(folder, tmp_path):
     with pytest.raises(DataError, match=r"broken\.png cannot be read"):
         _all(load_data(str(folder), options).train)
     (folder / "val" / "zebra").mkdir()
-    with pytest.raises(DataError, match="has the class 'zebra', which .*train has not"):
+    with pytest.raises(DataError, match=r"has the class 'zebra', which .*train has not"):
         load_data(str(folder), options)
     for empty in ("train", "val"):
         (tmp_path / "empty" / empty / "class0").mkdir(parents=True)
-    with pytest.raises(DataError, match="There is no picture in .*train/CLASS/"):
+    with pytest.raises(DataError, match=r"There is no picture in .*train/CLASS/"):
         load_data(str(tmp_path / "empty"), options)
 
 
@@ -262,7 +262,7 @@ def test_names_that_lead_nowhere(tmp_path):
     with pytest.raises(DataError, match=r"does not exist\. Did you mean 'digits\.npz'"):
         load_data(str(tmp_path / "digits"))
     (tmp_path / "digits.csv").write_text("1,2")
-    with pytest.raises(DataError, match="neither a .npz file nor a folder"):
+    with pytest.raises(DataError, match=r"neither a .npz file nor a folder"):
         load_data(str(tmp_path / "digits.csv"))
 
 
