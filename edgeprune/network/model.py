@@ -36,11 +36,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network in eval mode on the CPU, its origin, and what the user should know of how it was read."""
+    """A trained network in eval mode on the CPU, its origin, and what the user should know of how it was read.
+
+    `example_inputs` are those that a .pt2 archive was exported with.
+    """
 
     module: nn.Module
     origin: Origin
     notes: tuple[str, ...] = ()
+    example_inputs: tuple[torch.Tensor, ...] | None = None
 
 
 def load_model(path: str | Path, arch: str | None = None, trust_pickle: bool = False) -> Model:
@@ -51,13 +55,16 @@ def load_model(path: str | Path, arch: str | None = None, trust_pickle: bool = F
     path = Path(path)
     kind = _format_of(path)
     notes: tuple[str, ...]
+    example_inputs = None
     if kind == "pt2":
-        module, notes = _read_exported(path), _ignored(arch, "the .pt2 archive holds its architecture")
+        module, example_inputs = _read_exported(path)
+        notes = _ignored(arch, "the .pt2 archive holds its architecture")
     else:
         module, kind, notes = _read_saved(path, arch, trust_pickle, kind)
     check_finite(module)
     module.eval()
-    return Model(module, Origin(path, sha256_of(path), arch if kind not in ("pt2", "pickle") else None, kind), notes)
+    origin = Origin(path, sha256_of(path), arch if kind not in ("pt2", "pickle") else None, kind)
+    return Model(module, origin, notes, example_inputs)
 
 
 def _format_of(path: Path) -> str:
@@ -97,12 +104,14 @@ def _beside(path: Path) -> str:
     return nearest(path.name, (p.name for p in path.parent.iterdir() if p.suffix in _SUFFIXES))
 
 
-def _read_exported(path: Path) -> nn.Module:
+def _read_exported(path: Path) -> tuple[nn.Module, tuple[torch.Tensor, ...] | None]:
     try:
         program = torch.export.load(path)
     except (RuntimeError, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(_TRUNCATED.format(path=path, reason=_first_line(error))) from error
-    return network_from_exported_program(program)
+    inputs = program.example_inputs[0] if program.example_inputs else ()
+    only_tensors = bool(inputs) and all(isinstance(value, torch.Tensor) for value in inputs)
+    return network_from_exported_program(program), tuple(inputs) if only_tensors else None
 
 
 def _ignored(arch: str | None, why: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from edgeprune.errors import ModelError
@@ -96,3 +97,8 @@ def _listing(what: str, names: list[str]) -> list[str]:
         return []
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return [f"{what}: {', '.join(names[:_SHOWN])}{more}"]
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write every parameter and buffer as safetensors; tensors that are shared are written under each name."""
+    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}, path)

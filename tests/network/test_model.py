@@ -96,6 +96,7 @@ def test_pt2_can_be_trained_evaluated_copied_and_exported_again(network, tmp_pat
     model = load_model(tmp_path / "net.pt2")
     loaded, expected = model.module, network.eval()(INPUT)
     assert model.origin.format == "pt2"
+    assert torch.equal(model.example_inputs[0], INPUT)
     assert torch.allclose(loaded(INPUT), expected, atol=1e-6)
     assert {n for n, _ in loaded.named_parameters()} == {n for n, _ in network.named_parameters()}
     statistics = loaded.norm.running_mean.clone()
