@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+SCHEMA = 1
 
 Role = Literal["writer", "carrier", "reader"]
 
@@ -41,7 +43,8 @@ class Group:
     """Units of several tensors that must be kept or removed together.
 
     `kind` says what one unit is: "channel" or "head". `macs` and `parameters` are what removing one unit
-    from the otherwise whole network saves.
+    from the otherwise whole network saves. `exact` is False where a norm or another statistic runs across the
+    units, so that removing one changes what the others become.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Group:
     kind: str = "channel"
     macs: int = 0
     parameters: int = 0
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,11 @@ class Quarantine:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with multiply-accumulates, and the groups that its input and output channels belong to."""
+    """A layer with multiply-accumulates, and the groups that its input and output channels belong to.
+
+    `in_group` and `out_group` own most of the channels on that side. `in_parts` and `out_parts` say how many
+    channels each group owns there (several after a concatenation); None owns what belongs to no group.
+    """
 
     name: str
     kind: str  # "conv", "depthwise", "linear", "matmul", ...
@@ -75,6 +83,8 @@ class Layer:
     parameters: int
     in_group: str | None
     out_group: str | None
+    in_parts: tuple[tuple[str | None, int], ...] = ()
+    out_parts: tuple[tuple[str | None, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,3 +94,57 @@ class Structure:
     groups: tuple[Group, ...]
     quarantined: tuple[Quarantine, ...]
     layers: tuple[Layer, ...]
+
+
+def structure_to_dict(structure: Structure) -> dict[str, Any]:
+    """Plain data that JSON can hold; `structure_from_dict` reads it back to an equal structure."""
+    return {"schema": SCHEMA, **asdict(structure)}
+
+
+def structure_from_dict(data: Mapping[str, Any]) -> Structure:
+    """Read what `structure_to_dict` wrote."""
+    return Structure(
+        tuple(_group_from_dict(item) for item in data["groups"]),
+        tuple(Quarantine(**item) for item in data["quarantined"]),
+        tuple(Layer(**{key: _frozen(value) for key, value in item.items()}) for item in data["layers"]),
+    )
+
+
+def _group_from_dict(data: Mapping[str, Any]) -> Group:
+    fields = dict(data)
+    fields["slices"] = tuple(Slice(**{key: _frozen(value) for key, value in item.items()}) for item in data["slices"])
+    fields["constraints"] = tuple(
+        EqualCounts(_frozen(item["blocks"]), item["reason"]) for item in data["constraints"]
+    )
+    return Group(**fields)
+
+
+def _frozen(value: Any) -> Any:
+    """Lists, at any depth, as tuples."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def coverage(structure: Structure) -> float:
+    """The part of the multiply-accumulates that lies in layers which some group can make smaller."""
+    total = sum(layer.macs for layer in structure.layers)
+    covered = sum(layer.macs for layer in structure.layers if layer.in_group or layer.out_group)
+    return covered / total if total else 0.0
+
+
+def structure_to_text(structure: Structure) -> str:
+    """A table of the groups, the coverage, and what is quarantined and what to do about it."""
+    macs = sum(layer.macs for layer in structure.layers) or 1
+    rows = [("group", "units", "kind", "tensors", "% MACs a unit", "parameters a unit", "constraints")]
+    for group in structure.groups:
+        tensors = len({piece.tensor for piece in group.slices})
+        bounds = "; ".join(constraint.reason for constraint in group.constraints) or "-"
+        share = f"{100 * group.macs / macs:.4f}"
+        kind = group.kind if group.exact else f"{group.kind} (norm)"
+        rows.append((group.name, str(group.size), kind, str(tensors), share, str(group.parameters), bounds))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.append(f"{len(structure.groups)} groups; {100 * coverage(structure):.1f} % of the MACs can be cut.")
+    for item in structure.quarantined:
+        where = ", ".join(text for text in (item.module, item.location) if text)
+        lines.append(f"left alone: {item.name}: {item.reason} ({item.operation}; {where}). {item.remedy}")
+    return "\n".join(lines)

@@ -1,0 +1,218 @@
+"""Runs a network once and lets labels ride along: one rule call for each operation."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from edgeprune.errors import ModelError
+from edgeprune.network.coupling import rules_contract, rules_index, rules_move, rules_pointwise, rules_reduce
+from edgeprune.network.coupling.call import Call, tensors_in
+from edgeprune.network.coupling.ledger import Ledger, Reason, flat, long_axes
+from edgeprune.network.coupling.rules import RULES
+from edgeprune.network.coupling.tags import FIXED, Tag
+
+RULE_FILES = (rules_contract, rules_index, rules_move, rules_pointwise, rules_reduce)
+_OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), str(Path(__file__).parent.parent))
+_SLOT = "_edgeprune_tag"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation that was run: its name, the shape and labels of each of its results, numbers that follow."""
+
+    name: str
+    module: str
+    shapes: tuple[tuple[int, ...], ...]
+    parts: tuple[tuple[Tensor, ...], ...]
+    literals: tuple[tuple[int, Tensor], ...] = ()
+
+
+@dataclass
+class Trace:
+    """All that one run taught: the ledger, the atoms of each parameter axis, and every operation in order."""
+
+    ledger: Ledger
+    axes: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    parameters: frozenset[str] = frozenset()
+    steps: list[Step] = field(default_factory=list)
+
+
+class Ride(TorchDispatchMode):
+    """Beside each tensor keeps its labels; parameters and buffers get fresh atoms when first touched."""
+
+    def __init__(self, model: nn.Module, modules: list[str]) -> None:
+        """Know the names of the model's tensors; `modules` is the stack of running modules."""
+        super().__init__()
+        self.trace = Trace(Ledger(), parameters=frozenset(name for name, _ in model.named_parameters()))
+        self._modules = modules
+        named = [*model.named_parameters(), *model.named_buffers()]
+        self._names = {id(tensor): name for name, tensor in reversed(named)}
+        self._alive = [tensor for _, tensor in named]
+        self._own: dict[int, Tag] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = func._schema.name.partition("::")[2]
+        module = self._modules[-1] if self._modules else ""
+        call = Call(name, func, args, kwargs, out, self.trace.ledger, module, self.tag_of, self.set_tag, locate)
+        rule = RULES.find(name, func)
+        if rule is None:
+            call.give_up(f"the operation {func} is not known")
+        else:
+            rule(call)
+        results = tensors_in(out)
+        shapes = tuple(tuple(tensor.shape) for tensor in results)
+        parts = tuple(self.tag_of(tensor).parts for tensor in results)
+        self.trace.steps.append(Step(name, module, shapes, parts, tuple(call.literals)))
+        return out
+
+    def tag_of(self, tensor: Tensor) -> Tag:
+        """The labels of a tensor; parameters and buffers are labelled at first sight."""
+        key = id(tensor)
+        if key in self._names:
+            if key not in self._own:
+                self._own[key] = self._labelled(tensor, self._names[key])
+            return self._own[key]
+        slot: tuple[Ledger, Tag] | None = getattr(tensor, _SLOT, None)
+        return slot[1] if slot is not None and slot[0] is self.trace.ledger else FIXED
+
+    def set_tag(self, tensor: Tensor, tag: Tag) -> None:
+        """Label a tensor."""
+        if id(tensor) in self._names:
+            self._own[id(tensor)] = tag
+        else:
+            setattr(tensor, _SLOT, (self.trace.ledger, tag))
+
+    def _labelled(self, tensor: Tensor, name: str) -> Tag:
+        parts, axes = [], {}
+        for axis, size in enumerate(tensor.shape):
+            if size > 1:
+                axes[axis] = self.trace.ledger.fresh(size)
+                shape = [1] * tensor.ndim
+                shape[axis] = size
+                parts.append(axes[axis].reshape(shape))
+        self.trace.axes[name], self.trace.shapes[name] = axes, tuple(tensor.shape)
+        return Tag(tuple(parts), "weight", name)
+
+
+def locate() -> str:
+    """The file and line of the network's own code that is running, "" where none is."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_OWN_FOLDERS) and not name.startswith("<frozen"):
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]  # the loop ends where there is no caller
+    return ""
+
+
+@contextmanager
+def running_modules(model: nn.Module) -> Iterator[list[str]]:
+    """A stack of the names of the modules that are running, the innermost last."""
+    names = {id(module): name for name, module in model.named_modules()}
+    stack: list[str] = []
+
+    def enter(module: nn.Module, _: Any) -> None:
+        if id(module) in names:
+            stack.append(names[id(module)])
+
+    def leave(module: nn.Module, *_: Any) -> None:
+        if id(module) in names:
+            stack.pop()
+
+    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave))
+    try:
+        yield stack
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, no fused attention path; all as it was afterwards, random numbers too."""
+    training = [module for module in model.modules() if module.training]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    state = torch.random.get_rng_state()
+    model.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.random.set_rng_state(state)
+        for module in training:
+            module.training = True
+
+
+def as_inputs(example_inputs: Any) -> tuple[Any, ...]:
+    """The positional arguments of a forward: a tensor alone, or a tuple or list of them."""
+    return tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+
+
+def forward(model: nn.Module, example_inputs: Any) -> Any:
+    """Run the network; raises ModelError that repeats what the network itself complained about."""
+    inputs = as_inputs(example_inputs)
+    try:
+        return model(*inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError, ArithmeticError) as error:
+        shapes = ", ".join(str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__ for value in inputs)
+        raise ModelError(
+            f"The network fails on the example inputs ({shapes}) before anything was cut: "
+            f"{type(error).__name__}: {error} (at {raised_at(error)}). Give example_inputs that its forward accepts."
+        ) from error
+
+
+def raised_at(error: BaseException) -> str:
+    """The file and line of the network's own code where an error arose."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_OWN_FOLDERS)]
+    chosen = own[-1] if own else frames[-1]
+    return f"{chosen.filename}:{chosen.lineno}"
+
+
+def trace_network(model: nn.Module, example_inputs: Any, run: Callable[..., Any] = forward) -> Trace:
+    """Run the network once on the example inputs, labels riding along; the network is left as it was."""
+    with evaluating(model), running_modules(model) as stack:
+        ride = Ride(model, stack)
+        with ride:
+            out = run(model, example_inputs)
+        for tensor in outputs_in(out):
+            for part in ride.tag_of(tensor).parts:
+                ride.trace.ledger.pins.append((flat(part), OUTPUT))
+    return ride.trace
+
+
+OUTPUT = Reason("these channels are the network's output", "output", "", "", "")
+
+
+def outputs_in(value: Any, depth: int = 4) -> list[Tensor]:
+    """All tensors that a forward returned, those inside objects included."""
+    if isinstance(value, (Tensor, list, tuple, dict)):
+        if isinstance(value, Tensor):
+            return [value]
+        items: Sequence[Any] = list(value.values()) if isinstance(value, dict) else list(value)
+    else:
+        items = list(vars(value).values()) if hasattr(value, "__dict__") else []
+    return [tensor for item in items for tensor in outputs_in(item, depth - 1)] if depth else []
+
+
+def varies(part: Tensor) -> bool:
+    """Whether a part has any labelled axis."""
+    return bool(long_axes(part))

@@ -1,0 +1,105 @@
+"""Which positions of which tensor go, and taking them out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from edgeprune.errors import PlanError, UnknownNameError
+from edgeprune.network.groups import Group, Role
+from edgeprune.network.plan import Plan
+
+Positions = Mapping[tuple[str, int], tuple[int, ...]]  # by tensor and dimension
+
+
+def removed_units(plan: Plan, groups: Iterable[Group]) -> dict[str, tuple[int, ...]]:
+    """The units that a plan removes from each group; raises PlanError for a plan that breaks a constraint."""
+    by_name = {group.name: group for group in groups}
+    removed: dict[str, tuple[int, ...]] = {}
+    for edit in plan.edits:
+        if edit.group not in by_name:
+            raise UnknownNameError("group", edit.group, by_name)
+        if edit.group in removed:
+            raise PlanError(f"The plan prunes group {edit.group!r} twice. Give one keep list for each group.")
+        check_keep(by_name[edit.group], edit.keep)
+        kept = set(edit.keep)
+        removed[edit.group] = tuple(unit for unit in range(by_name[edit.group].size) if unit not in kept)
+    return removed
+
+
+def check_keep(group: Group, keep: tuple[int, ...]) -> None:
+    """Raise PlanError where a keep list is empty, out of range, repeated, unsorted or breaks a constraint."""
+    where = f"The keep list of group {group.name!r}"
+    if not keep:
+        raise PlanError(f"{where} is empty. Keep at least one of its {group.size} units.")
+    wrong = [unit for unit in keep if isinstance(unit, bool) or not isinstance(unit, int)]
+    if wrong:
+        raise PlanError(f"{where} holds {wrong[0]!r}, which is no unit number.")
+    outside = [unit for unit in keep if not 0 <= unit < group.size]
+    if outside:
+        raise PlanError(f"{where} holds unit {outside[0]}, but its units are 0 to {group.size - 1}.")
+    if len(set(keep)) != len(keep):
+        twice = next(unit for unit in keep if keep.count(unit) > 1)
+        raise PlanError(f"{where} holds unit {twice} twice.")
+    if list(keep) != sorted(keep):
+        raise PlanError(f"{where} is not in ascending order. Sort it: the order of the units stays.")
+    for constraint in group.constraints:
+        counts = [len(set(block) & set(keep)) for block in constraint.blocks]
+        if len(set(counts)) > 1:
+            raise PlanError(
+                f"{where} keeps {counts} units of its {len(counts)} blocks, which must keep equally many "
+                f"({constraint.reason})."
+            )
+
+
+def positions_of(groups: Iterable[Group], removed: Mapping[str, tuple[int, ...]], role: Role | None) -> Positions:
+    """The positions that the removed units own, by tensor and dimension; of one role or of all."""
+    found: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for group in groups:
+        for piece in group.slices:
+            if group.name in removed and role in (None, piece.role):
+                gone = (piece.index[unit] for unit in removed[group.name])
+                found[piece.tensor, piece.dim] += [position for positions in gone for position in positions]
+    return {key: tuple(sorted(positions)) for key, positions in found.items() if positions}
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by qualified name, a shared one under its first name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def zero_positions(model: nn.Module, positions: Positions) -> None:
+    """Set positions of parameters and buffers to zero, in place."""
+    tensors = named_tensors(model)
+    with torch.no_grad():
+        for (name, dim), some in positions.items():
+            tensors[name].index_fill_(dim, torch.tensor(some, device=tensors[name].device), 0)
+
+
+def remove_positions(model: nn.Module, positions: Positions) -> None:
+    """Take positions out of parameters and buffers, in place; every holder of a shared tensor gets the new one."""
+    tensors = named_tensors(model)
+    wanted: dict[str, Tensor] = {}
+    for (name, dim), some in positions.items():
+        tensor = wanted.get(name, tensors[name].detach())
+        keep = torch.ones(tensor.shape[dim], dtype=torch.bool)
+        keep[list(some)] = False
+        wanted[name] = tensor.index_select(dim, keep.nonzero().flatten().to(tensor.device))
+    replace_tensors(model, {id(tensors[name]): tensor for name, tensor in wanted.items()})
+
+
+def replace_tensors(model: nn.Module, by_id: Mapping[int, Tensor]) -> None:
+    """Put new tensors in the place of old ones, wherever in the model these are held."""
+    fresh: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) in by_id:
+                tensor = by_id[id(parameter)]
+                made = fresh.setdefault(id(parameter), nn.Parameter(tensor, requires_grad=parameter.requires_grad))
+                module._parameters[name] = made
+        for name, buffer in module._buffers.items():
+            if buffer is not None and id(buffer) in by_id:
+                module._buffers[name] = by_id[id(buffer)]

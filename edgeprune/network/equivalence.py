@@ -1,0 +1,120 @@
+"""The proof of a cut: the original with the removed units' readers at zero must compute the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeprune.errors import VerificationError
+from edgeprune.network.coupling.ride import as_inputs, evaluating, forward, outputs_in
+from edgeprune.network.cutting import positions_of, removed_units, zero_positions
+from edgeprune.network.groups import Group
+from edgeprune.network.plan import Plan
+from edgeprune.network.structure import channel_groups
+from edgeprune.network.surgery import copied
+
+TOLERANCE = 1e-7  # of the largest output, in float64, where rounding alone gives about 1e-13
+
+
+@dataclass(frozen=True)
+class EquivalenceReport:
+    """What was compared; `largest_difference` is relative to the largest output, None where no comparison is exact."""
+
+    exact: bool
+    largest_difference: float | None
+    parameters_before: int
+    parameters_after: int
+    parameters_expected: int
+    inexact_groups: tuple[str, ...] = ()
+
+
+def check_masked_equivalence(original: nn.Module, cut: nn.Module, plan: Plan, example_inputs: Any) -> EquivalenceReport:
+    """Compare the cut network with the masked original in float64; raises VerificationError where they differ.
+
+    Where a norm runs across the removed units, shapes, parameter counts and finite outputs are checked instead.
+    """
+    groups = channel_groups(original, example_inputs)
+    removed = removed_units(plan, groups)
+    before, after = parameter_count(original), parameter_count(cut)
+    expected = before - removed_parameters(original, groups, removed)
+    if after != expected:
+        raise VerificationError(
+            f"The cut network has {after} parameters where the plan leaves {expected} of {before}: "
+            f"{wrong_tensor(original, cut, groups, removed)}."
+        )
+    inexact = tuple(group.name for group in groups if not group.exact and removed.get(group.name))
+    masked = copied(original).double()
+    zero_positions(masked, positions_of(groups, removed, "reader"))
+    difference = _compare(masked, copied(cut).double(), as_double(example_inputs), exact=not inexact)
+    if difference is not None and not difference <= TOLERANCE:
+        raise VerificationError(
+            f"The cut network differs from the masked original by {difference:.3g} of the largest output "
+            f"(allowed: {TOLERANCE:g}) after pruning {', '.join(sorted(removed))}."
+        )
+    return EquivalenceReport(not inexact, difference, before, after, expected, inexact)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Learned numbers; a shared parameter counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def removed_parameters(model: nn.Module, groups: tuple[Group, ...], removed: dict[str, tuple[int, ...]]) -> int:
+    """How many learned numbers a plan takes away, worked out from the fields of the groups alone."""
+    gone: dict[str, dict[int, int]] = {}
+    for (name, dim), positions in positions_of(groups, removed, None).items():
+        gone.setdefault(name, {})[dim] = len(positions)
+    total = 0
+    for name, parameter in model.named_parameters():
+        left = 1
+        for dim, size in enumerate(parameter.shape):
+            left *= size - gone.get(name, {}).get(dim, 0)
+        total += parameter.numel() - left
+    return total
+
+
+def wrong_tensor(
+    original: nn.Module, cut: nn.Module, groups: tuple[Group, ...], removed: dict[str, tuple[int, ...]]
+) -> str:
+    """Name the first tensor whose shape is not what the plan leaves."""
+    gone = {key: len(positions) for key, positions in positions_of(groups, removed, None).items()}
+    shapes = {name: tuple(parameter.shape) for name, parameter in cut.named_parameters()}
+    for name, parameter in original.named_parameters():
+        wanted = tuple(size - gone.get((name, dim), 0) for dim, size in enumerate(parameter.shape))
+        if shapes.get(name) != wanted:
+            return f"{name} is {shapes.get(name)} instead of {wanted}"
+    return "it has tensors that the original does not have"
+
+
+def as_double(value: Any) -> Any:
+    """Example inputs with their floating-point tensors in float64."""
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, (tuple, list)):
+        return tuple(as_double(item) for item in value)
+    return value
+
+
+def _compare(masked: nn.Module, cut: nn.Module, inputs: Any, exact: bool) -> float | None:
+    """The largest difference relative to the largest output; None where only shapes and finiteness count."""
+    with evaluating(masked):
+        wanted = outputs_in(forward(masked, as_inputs(inputs)))
+    with evaluating(cut):
+        got = outputs_in(forward(cut, as_inputs(inputs)))
+    if [tensor.shape for tensor in wanted] != [tensor.shape for tensor in got]:
+        raise VerificationError("The cut network's outputs have other shapes than the original's.")
+    if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for tensor in got):
+        raise VerificationError("The cut network's outputs are not all finite numbers.")
+    pairs = [(a, b) for a, b in zip(wanted, got, strict=True) if a.numel()]
+    if not exact:
+        return None
+    return max((_difference(a, b) for a, b in pairs), default=0.0)
+
+
+def _difference(wanted: Tensor, got: Tensor) -> float:
+    wanted, got = (torch.view_as_real(t) if t.is_complex() else t.double() for t in (wanted, got))
+    scale = max(float(wanted.abs().max()), 1e-30)
+    return float((wanted - got).abs().max()) / scale
