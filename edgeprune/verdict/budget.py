@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgeprune.contracts import Limits, Outcome
 from edgeprune.errors import UsageError
 
-_NUMBER = re.compile(r"(?P<value>\d+(?:\.\d+)?)\s?(?P<unit>[a-zA-Zµ%]*)")
+_NUMBER = re.compile(r"(?P<value>[0-9]+(?:\.[0-9]+)?)\s?(?P<unit>[a-zA-Zµ\u03bc%]*)")
 _TIME_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "µs": 1e-3}
 _SIZE_BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1024.0, "MiB": 1024.0**2, "GiB": 1024.0**3}
 _COUNT = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
@@ -57,6 +57,16 @@ class Budget:
             macs=_resolve(self.macs, original.macs),
         )
 
+    def as_text(self) -> dict[str, str]:
+        """Return the limits that are set, by flag, the way they are written on the command line."""
+        texts = {
+            "latency": _limit_text(self.latency_ms, "ms"),
+            "size": _limit_text(self.size_bytes, "B"),
+            "macs": _limit_text(self.macs, ""),
+            "max-drop": _drop_text(self.accuracy_drop),
+        }
+        return {flag: text for flag, text in texts.items() if text}
+
     def accuracy_floor(self, original_accuracy: float) -> float | None:
         """Return the lowest accuracy (0..1) that the budget admits, or None."""
         if self.accuracy_drop is None:
@@ -86,6 +96,8 @@ def parse_drop(text: str) -> float | Points:
     value, unit = _split(text, "accuracy drop", "1% or 0.5pt")
     if unit not in ("%", "pt"):
         raise UsageError(f"The accuracy drop {text!r} has no known unit; write it as 1% or 0.5pt.")
+    if value >= 100:
+        raise UsageError(f"The accuracy drop {text!r} is not between 0 and 100 %; write it as 1% or 0.5pt.")
     return value / 100 if unit == "%" else Points(value)
 
 
@@ -96,6 +108,10 @@ def _parse(text: str, units: dict[str, float], what: str, examples: str) -> floa
         raise UsageError(f"The {what} {text!r} has no known unit ({known}); write it like {examples}.")
     if value <= 0:
         raise UsageError(f"The {what} {text!r} is not above zero; write it like {examples}.")
+    if unit == "%" and value > 100:
+        raise UsageError(f"The {what} {text!r} is more than the original has; ask for at most 100%.")
+    if not math.isfinite(value * units.get(unit, 1.0)):
+        raise UsageError(f"The {what} {text!r} is too large to mean anything; write it like {examples}.")
     return Share(value / 100) if unit == "%" else value * units[unit]
 
 
@@ -103,7 +119,11 @@ def _split(text: str, what: str, examples: str) -> tuple[float, str]:
     match = _NUMBER.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"The {what} {text!r} is not a number with a unit; write it like {examples}.")
-    return float(match["value"]), match["unit"]
+    value = float(match["value"])
+    if not math.isfinite(value):
+        raise UsageError(f"The {what} {text!r} is too large to mean anything; write it like {examples}.")
+    # Keyboards write the Greek letter where units have the micro sign.
+    return value, match["unit"].replace("\u03bc", "µ")
 
 
 def _check_limit(name: str, limit: float | Share | None) -> None:
@@ -118,3 +138,15 @@ def _check_limit(name: str, limit: float | Share | None) -> None:
 
 def _resolve(limit: float | Share | None, original: float) -> float | None:
     return limit.part * original if isinstance(limit, Share) else limit
+
+
+def _limit_text(limit: float | Share | None, unit: str) -> str:
+    if limit is None:
+        return ""
+    return f"{limit.part * 100:.10g}%" if isinstance(limit, Share) else f"{limit:.10g}{unit}"
+
+
+def _drop_text(drop: float | Points | None) -> str:
+    if drop is None:
+        return ""
+    return f"{drop.value:.10g}pt" if isinstance(drop, Points) else f"{drop * 100:.10g}%"

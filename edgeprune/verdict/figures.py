@@ -6,13 +6,14 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.verdict.history import Round, Samples
 from edgeprune.verdict.wording import in_ms, in_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 # Stand-ins that matplotlib draws with; each becomes a variable of the page, which knows light from dark.
 _INK, _MUTED, _LINE = "#0a0b01", "#0a0b02", "#0a0b03"
@@ -26,7 +27,7 @@ _VARIABLES: Mapping[str, str] = {
     _PAPER: "var(--card)",
     _LIMIT: "var(--limit)",
 }
-_STYLE: Mapping[str, object] = {
+_STYLE: Mapping[Any, Any] = {  # matplotlib types its own keys as literals
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 10,
@@ -165,8 +166,8 @@ def _latency_range(points: Sequence[Round], limit_ms: float | None) -> tuple[flo
     return max(min(ends) - room, 0.0), max(ends) + room
 
 
-def _limit_line(line: object) -> None:
-    line.set(color=_LIMIT, linewidth=1.4, linestyle=(0, (5, 3)))  # type: ignore[attr-defined]
+def _limit_line(line: Line2D) -> None:
+    line.set(color=_LIMIT, linewidth=1.4, linestyle=(0, (5, 3)))
 
 
 def _median(values: Sequence[float]) -> float:
@@ -179,7 +180,6 @@ def _svg(draw: Callable[..., None], description: str, height: float, columns: in
     """Return one drawing as an inline element: no prolog, no namespaces, ids that no other figure has."""
     from markupsafe import escape
     from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     stream = io.StringIO()
@@ -191,7 +191,7 @@ def _svg(draw: Callable[..., None], description: str, height: float, columns: in
             panel.patch.set_visible(False)
         draw(*axes)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(stream, metadata=nothing)
+        figure.savefig(stream, format="svg", metadata=nothing)
     return _inline(stream.getvalue(), str(escape(description)))
 
 

@@ -65,12 +65,14 @@ def _distributions(result: Result, history: History) -> str:
 def _rounds_figure(result: Result, history: History) -> str:
     if not history.rounds:
         return ""
-    original, final = _as_round("original", result.original), _as_round("final", result.final)
-    return rounds_over_macs(original, history.rounds, final, result.budget.latency_ms)
+    limit_ms = result.budget.latency_ms
+    original = _as_round("original", result.original, limit_ms)
+    return rounds_over_macs(original, history.rounds, _as_round("final", result.final, limit_ms), limit_ms)
 
 
-def _as_round(label: str, costs: Costs) -> Round:
-    return Round(label, costs.macs, costs.latency_p50_ms, costs.latency_interval_ms, costs.size_bytes, feasible=True)
+def _as_round(label: str, costs: Costs, limit_ms: float | None) -> Round:
+    feasible = limit_ms is None or costs.latency_p50_ms <= limit_ms
+    return Round(label, costs.macs, costs.latency_p50_ms, costs.latency_interval_ms, costs.size_bytes, feasible)
 
 
 def _halves(bars: tuple[tables.Bar, ...]) -> list[tuple[tables.Bar, ...]]:

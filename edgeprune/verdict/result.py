@@ -85,11 +85,14 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Proof:
-    """One comparison of two versions of a network; `exact` where they must agree to rounding."""
+    """One comparison of two versions of a network; `exact` where they must agree to rounding.
+
+    Differences are None where only shapes, counts and finite outputs could be compared.
+    """
 
     what: str
-    max_abs: float
-    max_rel: float
+    max_abs: float | None
+    max_rel: float | None
     top1_agreement: float | None
     samples: int
     exact: bool

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgeprune.errors import UsageError
 from edgeprune.files import sha256_of
@@ -25,16 +25,19 @@ _STAGES: Mapping[str, str] = {
 }
 
 
+State = Literal["", "met", "not met", "unsure"]
+
+
 @dataclass(frozen=True)
 class Row:
-    """One quantity before and after, ready to print; `limit` is "" and `met` None where nothing limits it."""
+    """One quantity before and after, ready to print; `limit` and `state` are "" where nothing limits it."""
 
     what: str
     original: str
     final: str
     change: str
     limit: str = ""
-    met: bool | None = None
+    state: State = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def cost_rows(result: Result) -> tuple[Row, ...]:
             in_ms(before.latency_p50_ms),
             in_ms(after.latency_p50_ms),
             change(before.latency_p50_ms, after.latency_p50_ms),
-            *_limit(budget.latency_ms, after.latency_p50_ms, in_ms),
+            *_limit(budget.latency_ms, after.latency_p50_ms, in_ms, after.latency_interval_ms[1]),
         ),
         Row("Latency, 95 % interval", _interval(before), _interval(after), ""),
         Row("Latency, 90th percentile", _p90(before), _p90(after), _p90_change(before, after)),
@@ -138,8 +141,15 @@ def artifacts(run_dir: Path) -> tuple[File, ...]:
     return tuple(File(path.name, in_bytes(path.stat().st_size), sha256_of(path)) for path in paths)
 
 
-def _limit(limit: float | None, value: float, write: Callable[[float], str]) -> tuple[str, bool | None]:
-    return ("", None) if limit is None else (write(limit), value <= limit)
+def _limit(
+    limit: float | None, value: float, write: Callable[[float], str], upper: float | None = None
+) -> tuple[str, State]:
+    """Return the limit in words and whether it is met; `upper` is the upper end of the value's interval."""
+    if limit is None:
+        return "", ""
+    if value > limit:
+        return write(limit), "not met"
+    return write(limit), "unsure" if upper is not None and upper > limit else "met"
 
 
 def _count_row(what: str, write: Callable[[float], str], before: int, after: int, limit: float | None) -> Row:
@@ -148,9 +158,11 @@ def _count_row(what: str, write: Callable[[float], str], before: int, after: int
 
 def _accuracy_row(result: Result) -> Row:
     before, after, floor = result.original.accuracy, result.final.accuracy, accuracy_floor(result)
-    limit = "" if floor is None else f"at least {in_percent(floor)}"
-    met = None if floor is None or after is None else after >= floor
-    return Row("Accuracy", in_percent(before), in_percent(after), points(before, after), limit, met)
+    row = Row("Accuracy", in_percent(before), in_percent(after), points(before, after))
+    if floor is None:
+        return row
+    state: State = "unsure" if after is None else "met" if after >= floor else "not met"
+    return replace(row, limit=f"at least {in_percent(floor)}", state=state)
 
 
 def _interval(costs: Costs) -> str:

@@ -1,0 +1,249 @@
+import json
+import re
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from edgeprune.errors import UsageError
+from edgeprune.verdict.history import read_history
+from edgeprune.verdict.report import write_report
+from edgeprune.verdict.result import AskedBudget, LayerTimes, Stages
+from edgeprune.verdict.tables import group_bars, layer_bars
+
+_VOID = {"meta", "br", "link", "img", "hr", "input"}
+_HOSTILE = "<script>alert(1)</script>&\"'|`$\\frac{1}{2}$"
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element is closed in order; collects attributes, ids and text."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.elements, self.text = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+def report(run_dir):
+    html, markdown = write_report(run_dir)
+    return Page(html.read_text()), html.read_text(), markdown.read_text()
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 9, 20])
+def test_every_group_is_shown_with_its_counts(make_run, blocks):
+    run_dir = make_run(blocks=blocks)
+    page, _, _ = report(run_dir)
+    result = json.loads((run_dir / "result.json").read_text())
+    assert len(result["group_sizes"]) == 3 * blocks
+    for name, size in result["group_sizes"].items():
+        assert f"{name} {result['allocation'][name]} of {size}" in page.words
+
+
+def test_the_first_sentence_is_the_verdict(make_run):
+    page, _, markdown = report(make_run())
+    sentence = (
+        "resnet56 runs in 1.791 ms on host, 42 % less time than before, within the limit of 1.866 ms; "
+        "it is 92.87 % accurate (\N{MINUS SIGN}0.52 points)."
+    )
+    assert sentence in page.words
+    assert markdown.startswith(f"### Passed: {sentence}\n")
+
+
+def test_the_page_loads_nothing(make_run):
+    page, html, _ = report(make_run())
+    assert not re.search(r"https?://|@import|url\((?!['\"]?#)", html)
+    for tag, attributes in page.elements:
+        assert tag not in {"script", "link", "iframe", "img", "object"}
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "#").startswith("#")
+
+
+def test_ids_are_unique_and_every_reference_is_answered(make_run):
+    page, html, _ = report(make_run())
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    used = re.findall(r'(?:href="#|url\(#)([^")]+)', html)
+    assert used
+    assert set(used) <= set(ids)
+
+
+def test_every_drawing_has_a_description_and_text_that_is_text(make_run):
+    page, _, _ = report(make_run())
+    drawings = [a for tag, a in page.elements if tag == "svg" and a.get("aria-hidden") != "true"]
+    assert len(drawings) == 3
+    assert all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in drawings)
+    assert "latency of one inference, milliseconds" in page.words
+    assert "limit 1.866 ms" in page.words
+
+
+def test_drawings_take_their_colours_from_the_page(make_run):
+    _, html, _ = report(make_run())
+    drawings = re.findall(r'<svg role="img".*?</svg>', html, re.DOTALL)
+    assert drawings
+    for drawing in drawings:
+        assert not re.search(r"#[0-9a-f]{6}\b", drawing)
+        assert "var(--ink)" in drawing or "var(--muted)" in drawing
+
+
+def test_hostile_names_stay_text(make_run, result):
+    sizes = {_HOSTILE: 8, **result.group_sizes}
+    layers = LayerTimes((replace(result.layers.original[0], name=_HOSTILE),), ())
+    run_dir = make_run(
+        group_sizes=sizes,
+        layers=layers,
+        target=_HOSTILE,
+        method=_HOSTILE,
+        warnings=(_HOSTILE,),
+        violations=(_HOSTILE,),
+        command=("edgeprune", _HOSTILE),
+        proofs=(replace(result.proofs[0], what=_HOSTILE),),
+        budget=AskedBudget({_HOSTILE: _HOSTILE}),
+    )
+    page, html, markdown = report(run_dir)
+    assert "<script" not in html
+    assert page.words.count(_HOSTILE) >= 5
+    assert "<script" not in markdown
+    for line in markdown.splitlines():
+        assert not line.startswith("|") or line.count("|") in {5, 6}
+
+
+def test_no_home_folder_and_no_user_name_is_passed_on(make_run, result):
+    run_dir = make_run(
+        command=("edgeprune", "compress", "/home/jane/net.pt", "--data", "/root/images", "--out", "/Users/jane/runs"),
+        model=replace(result.model, path="/home/jane/net.pt"),
+        warnings=("Could not read /home/jane/.cache.",),
+    )
+    (run_dir / "manifest.json").write_text(json.dumps({"request": {"data": "/home/jane/images"}}))
+    page, html, markdown = report(run_dir)
+    for text in (html, markdown):
+        assert "jane" not in text
+        assert "/root" not in text
+    assert "edgeprune compress ~/net.pt --data ~/images --out ~/runs" in page.words
+
+
+@pytest.mark.parametrize("kind", ["icount", "emulated"])
+def test_a_board_that_is_not_real_is_named_so_everywhere(make_run, kind):
+    page, _, markdown = report(make_run(kind=kind))
+    assert f"target host, {kind}" in page.words
+    assert f"No real board was timed ({kind})" in page.words
+    assert page.words.count(kind) >= 4
+    assert markdown.count(kind) >= 2
+
+
+def test_a_real_board_is_not_called_unreal(make_run):
+    page, _, _ = report(make_run())
+    assert "No real board" not in page.words
+
+
+@pytest.mark.parametrize("verdict", ["fail", "inconclusive"])
+def test_violations_and_warnings_are_in_both_files(make_run, verdict):
+    run_dir = make_run(verdict=verdict, violations=("The size is too large.",), warnings=("The machine was busy.",))
+    page, _, markdown = report(run_dir)
+    for sentence in ("The size is too large.", "The machine was busy."):
+        assert sentence in page.words
+        assert sentence in markdown
+    assert markdown.startswith("### Failed" if verdict == "fail" else "### Inconclusive")
+
+
+def test_a_limit_inside_the_interval_is_unsure(make_run):
+    page, _, markdown = report(make_run(budget=AskedBudget({"latency": "1.8ms"}, latency_ms=1.8)))
+    assert "too close to the limit of 1.800 ms to be sure" in page.words
+    assert "1.800 ms, unsure" in page.words
+    assert "1.800 ms, **unsure**" in markdown
+
+
+def test_a_report_without_profile_data_and_trials_says_why(make_run, result):
+    run_dir = make_run(
+        trials=[],
+        layers=LayerTimes(),
+        stages=Stages(),
+        proofs=(),
+        recovery=(),
+        original=replace(result.original, accuracy=None, latency_p90_ms=None),
+        final=replace(result.final, accuracy=None, latency_p90_ms=None),
+    )
+    (run_dir / "manifest.json").unlink()
+    page, _, _ = report(run_dir)
+    assert "The runtime onnxruntime gave no times per layer" in page.words
+    assert "no raw samples of both networks" in page.words
+    assert "No accuracy was evaluated" in page.words
+    assert "too few samples" in page.words
+
+
+def test_the_slowest_layers_keep_their_order_and_the_rest_is_summed(result):
+    bars = layer_bars(result)
+    assert len(bars) == 17
+    total = sum(layer.milliseconds for layer in result.layers.original)
+    assert sum(float(bar.before) for bar in bars) == pytest.approx(total, abs=0.01)
+    order = [layer.name for layer in result.layers.original]
+    assert [bar.name for bar in bars[:-1]] == sorted((bar.name for bar in bars[:-1]), key=order.index)
+    assert max(bar.before_part for bar in bars) == 100
+
+
+def test_a_group_that_was_left_alone_is_whole(result):
+    bars = group_bars(replace(result, allocation={}))
+    assert {bar.after_part for bar in bars} == {100.0}
+
+
+def test_rounds_are_read_in_the_order_of_the_search(make_run):
+    history = read_history(make_run())
+    assert [point.label for point in history.rounds] == ["1", "2", "3", "4", "5", "6"]
+    assert [point.feasible for point in history.rounds] == [False, True, False, True, True, True]
+    assert len(history.before.pooled) == 720
+    assert len(history.before.processes) == 3
+
+
+def test_the_last_line_of_a_killed_run_does_not_count(make_run):
+    run_dir = make_run()
+    with (run_dir / "trials.jsonl").open("a") as file:
+        file.write('{"stage": "search", "index": 6, "outc')
+    assert len(read_history(run_dir).rounds) == 6
+
+
+@pytest.mark.parametrize("line", ['{"stage": "search"}', '{"stage": "final", "measurement": {"runs": 3}}'])
+def test_a_trial_of_another_form_is_one_clear_error(make_run, line):
+    run_dir = make_run()
+    (run_dir / "trials.jsonl").write_text(line + "\n")
+    with pytest.raises(UsageError, match=r"trials\.jsonl is not of this version"):
+        write_report(run_dir)
+
+
+def test_a_folder_without_a_result_leaves_nothing_behind(tmp_path):
+    with pytest.raises(UsageError, match=r"Cannot read .*result\.json"):
+        write_report(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_run_gives_the_same_bytes(make_run):
+    run_dir = make_run()
+    first = [path.read_bytes() for path in write_report(run_dir)]
+    assert [path.read_bytes() for path in write_report(run_dir)] == first
+
+
+def test_sixty_groups_and_ten_thousand_samples_are_drawn_quickly(make_run):
+    begin = time.perf_counter()
+    html, _ = write_report(make_run(blocks=20))
+    assert time.perf_counter() - begin < 10
+    assert html.stat().st_size < 400_000
