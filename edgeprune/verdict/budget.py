@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 
 from edgeprune.contracts import Limits, Outcome
 from edgeprune.errors import UsageError
@@ -143,10 +144,15 @@ def _resolve(limit: float | Share | None, original: float) -> float | None:
 def _limit_text(limit: float | Share | None, unit: str) -> str:
     if limit is None:
         return ""
-    return f"{limit.part * 100:.10g}%" if isinstance(limit, Share) else f"{limit:.10g}{unit}"
+    return f"{_plain(limit.part * 100)}%" if isinstance(limit, Share) else f"{_plain(limit)}{unit}"
 
 
 def _drop_text(drop: float | Points | None) -> str:
     if drop is None:
         return ""
-    return f"{drop.value:.10g}pt" if isinstance(drop, Points) else f"{drop * 100:.10g}%"
+    return f"{_plain(drop.value)}pt" if isinstance(drop, Points) else f"{_plain(drop * 100)}%"
+
+
+def _plain(value: float) -> str:
+    """Write a number without an exponent, which no parser here reads."""
+    return format(Decimal(f"{value:.10g}"), "f")
