@@ -1,0 +1,43 @@
+"""A measurement as text for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from edgeprune.bench.measurement import Measurement
+from edgeprune.bench.statistics import P90_SAMPLES, P99_SAMPLES
+
+
+def render_measurement(measurement: Measurement) -> str:
+    """Return aligned lines: latency with its interval, tails where the sample supports them, cold start, doubts."""
+    runs = measurement.runs
+    count = sum(len(block.samples_ns) for run in runs for block in run.blocks)
+    low, high = measurement.latency_interval_ms
+    rows = [
+        ("target", f"{measurement.target} ({measurement.kind}), board {measurement.fingerprint}"),
+        ("engine", f"{measurement.runtime} {measurement.runtime_version}"),
+        ("p50", f"{_ms(measurement.latency_p50_ms)}   95 % interval {_ms(low)} to {_ms(high)}"),
+        ("p90", _tail(measurement.latency_p90_ms, count, P90_SAMPLES)),
+        ("p99", _tail(measurement.latency_p99_ms, count, P99_SAMPLES)),
+        ("min", _ms(measurement.latency_min_ms)),
+        ("cold start", _cold_start([run.open_ms for run in runs], [run.first_ms for run in runs])),
+        ("peak memory", f"{max(run.peak_memory_bytes for run in runs) / 1e6:.0f} MB"),
+        ("file", f"{measurement.size_bytes:,} bytes, sha256 {measurement.artifact_sha256[:16]}"),
+        ("samples", f"{count} in {len(runs)} processes, {sum(len(run.blocks) for run in runs)} blocks"),
+        *(("note", warning) for warning in measurement.warnings),
+    ]
+    return "\n".join(f"{label:<12} {text}" for label, text in rows)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3f} ms" if value < 100 else f"{value:.1f} ms"
+
+
+def _tail(value_ms: float | None, count: int, needed: int) -> str:
+    return f"not shown: {count} samples, {needed} are needed" if value_ms is None else _ms(value_ms)
+
+
+def _cold_start(open_ms: Sequence[float], first_ms: Sequence[float]) -> str:
+    opening, first = median(open_ms), median(first_ms)
+    return f"{_ms(opening + first)}   {_ms(opening)} to load the engine and the file, {_ms(first)} first inference"

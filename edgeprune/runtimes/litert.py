@@ -1,0 +1,87 @@
+"""LiteRT (TensorFlow Lite) on the processor, through XNNPACK.
+
+Build: litert-torch turns `model.pt2` into `.tflite`, in a converter process that one instance keeps warm.
+Board: `pip install ai-edge-litert`; where only the older tflite-runtime exists, that one.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from edgeprune.contracts import BuildRequest
+    from edgeprune.runtimes._litert_converter import Converter
+
+
+class LiteRt:
+    """Runs `.tflite` files; float32 inputs and outputs, channels first as in PyTorch."""
+
+    format = "tflite"
+    precisions = ("fp32",)
+    requirements = ("ai-edge-litert>=2.0", "numpy")
+    convert_limit_s = 600.0
+
+    def __init__(self) -> None:
+        """Start nothing yet: only `build` needs the converter."""
+        self._converter: Converter | None = None
+
+    def build(self, request: BuildRequest, out: Path) -> None:
+        """Convert the exported program; the first call of an instance also loads the converter (some seconds)."""
+        if request.precision not in self.precisions:
+            raise ValueError(f"litert builds {self.precisions}, not {request.precision!r}")
+        if request.exported_program is None:
+            raise ValueError("litert converts model.pt2, and this network has none; see the export's warnings")
+        from edgeprune.runtimes._litert_converter import Converter
+
+        if self._converter is None or not self._converter.alive:
+            self._converter = Converter()
+        self._converter.convert(request.exported_program, out, self.convert_limit_s)
+
+    def open(self, artifact: str, settings: Mapping[str, Any]) -> _Session:
+        """Load a .tflite file with `threads` threads."""
+        return _Session(artifact, int(settings.get("threads", 1)))
+
+    def profile(self, artifact: str, settings: Mapping[str, Any], inputs: Sequence[Any]) -> Mapping[str, float]:
+        """Return nothing: the interpreter's Python interface does not time operations."""
+        return {}
+
+
+class _Session:
+    def __init__(self, artifact: str, threads: int) -> None:
+        interpreter_class, self.version = _interpreter()
+        self._interpreter = interpreter_class(model_path=artifact, num_threads=threads)
+        self._interpreter.allocate_tensors()
+        inputs, outputs = _ends(self._interpreter)
+        self._inputs = [end["index"] for end in inputs]
+        self._outputs = [end["index"] for end in outputs]
+        self.input_shapes = [tuple(int(size) for size in end["shape"]) for end in inputs]
+        self.input_types = [end["dtype"].__name__ for end in inputs]
+
+    def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        for index, array in zip(self._inputs, inputs):
+            self._interpreter.set_tensor(index, array)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(index) for index in self._outputs]
+
+
+def _interpreter() -> tuple[Any, str]:
+    name = "ai_edge_litert" if find_spec("ai_edge_litert") or not find_spec("tflite_runtime") else "tflite_runtime"
+    return import_module(name + ".interpreter").Interpreter, import_module(name).__version__
+
+
+def _ends(interpreter: Any) -> tuple[list[Any], list[Any]]:
+    """Return the inputs and outputs in PyTorch's order: the file's own order of outputs is any."""
+    if not interpreter.get_signature_list():
+        return interpreter.get_input_details(), interpreter.get_output_details()
+    runner = interpreter.get_signature_runner()
+    return _by_number(runner.get_input_details()), _by_number(runner.get_output_details())
+
+
+def _by_number(ends: Mapping[str, Any]) -> list[Any]:
+    """Sort `args_0`, ..., `args_10` by their number."""
+    return [ends[name] for name in sorted(ends, key=lambda name: (len(name), name))]
