@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from edgeprune.errors import PlanError
 from edgeprune.network.groups import EqualCounts, Group
@@ -61,6 +60,9 @@ def _one_partition(group: Group) -> bool:
 
 
 def _integer_program(group: Group, scores: tuple[float, ...], kept: int) -> tuple[int, ...]:
+    # Imported here, because the contracts import this file and must not cost what scipy costs.
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     rows = [np.ones(group.size)]
     totals = [float(kept)]
     for constraint in group.constraints:
