@@ -129,10 +129,11 @@ def facts(manifest: Path) -> tuple[tuple[str, str], ...]:
     if not manifest.exists():
         return ()
     try:
-        data = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = dict(json.loads(manifest.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{manifest} cannot be read: {error}. Run again with another --out.") from error
-    return tuple(_flat("", data))
+    shown_elsewhere = {"files", "command"}
+    return tuple(_flat("", {key: value for key, value in data.items() if key not in shown_elsewhere}))
 
 
 def artifacts(run_dir: Path) -> tuple[File, ...]:
