@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -46,6 +45,7 @@ _STYLE: Mapping[Any, Any] = {  # matplotlib types its own keys as literals
     "ytick.labelcolor": _MUTED,
 }
 _BINS = 90
+_FARTHEST_MEDIANS = 1.6
 _VIEWBOX = re.compile(r'viewBox="[^"]*"')
 
 
@@ -60,10 +60,11 @@ def latency_distributions(before: Samples, after: Samples, limit_ms: float | Non
             _limit_line(axes.axvline(limit_ms))
             _note(axes, f"limit {in_ms(limit_ms)}", (limit_ms, 1.3), (0, 3), "center", _LIMIT)
         edges = np.linspace(low, high, _BINS + 1)
-        for samples, colour in ((before, _BEFORE), (after, _AFTER)):
+        sides = _sides(before, after, high - low)
+        for samples, colour, side in ((before, _BEFORE, sides[0]), (after, _AFTER, sides[1])):
             counts, _ = np.histogram(samples.pooled, bins=edges)
             axes.stairs(counts / max(counts.max(), 1), edges, fill=True, color=colour, alpha=0.55)
-            _median_label(axes, samples, colour)
+            _median_label(axes, samples, colour, side)
             marks = [_median(process) for process in samples.processes if process]
             axes.plot(marks, [-0.06] * len(marks), "|", color=colour, markersize=9, markeredgewidth=1.8, clip_on=False)
         axes.set(xlim=(low, high), ylim=(-0.12, 1.3), yticks=[], xlabel="latency of one inference, milliseconds")
@@ -75,17 +76,22 @@ def latency_distributions(before: Samples, after: Samples, limit_ms: float | Non
 
 
 def shown_range(before: Samples, after: Samples, limit_ms: float | None) -> tuple[float, float]:
-    """Return the range of milliseconds that holds nearly all samples of both, so that no outlier squeezes them."""
-    lows, highs = [], []
-    for samples in (before, after):
-        ordered = sorted(samples.pooled)
-        lows.append(ordered[int(0.002 * len(ordered))])
-        highs.append(ordered[min(math.ceil(0.99 * len(ordered)), len(ordered) - 1)])
-    low, high = min(lows), max(highs)
-    if limit_ms is not None:
-        low, high = min(low, limit_ms), max(high, limit_ms)
+    """Return the range of milliseconds to draw: nearly all samples, but not far beyond the medians and the limit."""
+    pooled = [sorted(samples.pooled) for samples in (before, after)]
+    ends = [before.median_ms, after.median_ms, *([limit_ms] if limit_ms is not None else [])]
+    low = min(*ends, *(ordered[int(0.002 * len(ordered))] for ordered in pooled))
+    # A stall of the machine can be many times a median; drawn in full, it would squeeze everything else.
+    slow = max(ordered[int(0.99 * (len(ordered) - 1))] for ordered in pooled)
+    high = max(*ends, min(slow, _FARTHEST_MEDIANS * max(before.median_ms, after.median_ms)))
     margin = 0.04 * (high - low) or 0.05 * high or 1.0
     return max(low - margin, 0.0), high + margin
+
+
+def outside_part(before: Samples, after: Samples, limit_ms: float | None) -> float:
+    """Return which part (0 to 1) of all samples the drawing of both distributions leaves out."""
+    low, high = shown_range(before, after, limit_ms)
+    pooled = (*before.pooled, *after.pooled)
+    return sum(not low <= value <= high for value in pooled) / len(pooled)
 
 
 def rounds_over_macs(original: Round, rounds: Sequence[Round], final: Round, limit_ms: float | None) -> str:
@@ -138,9 +144,16 @@ def accuracy_stages(stages: Sequence[tuple[str, float]], floor: float | None) ->
     return _svg(draw, text, height=2.7)
 
 
-def _median_label(axes: Axes, samples: Samples, colour: str) -> None:
+def _median_label(axes: Axes, samples: Samples, colour: str, align: str) -> None:
     axes.axvline(samples.median_ms, ymax=0.8, color=colour, linewidth=1.6)
-    _note(axes, f"{samples.label} {in_ms(samples.median_ms)}", (samples.median_ms, 1.06), (0, 2), "center", colour)
+    _note(axes, f"{samples.label} {in_ms(samples.median_ms)}", (samples.median_ms, 1.06), (0, 2), align, colour)
+
+
+def _sides(before: Samples, after: Samples, span_ms: float) -> tuple[str, str]:
+    """Return how the two labels are aligned: side by side where the medians are close, else centred."""
+    if abs(before.median_ms - after.median_ms) > 0.25 * span_ms:
+        return "center", "center"
+    return ("left", "right") if before.median_ms >= after.median_ms else ("right", "left")
 
 
 def _round_mark(axes: Axes, x: float, point: Round, is_original: bool, size: float) -> None:

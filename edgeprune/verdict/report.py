@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from edgeprune.files import write_text
 from edgeprune.verdict import tables, wording
-from edgeprune.verdict.figures import accuracy_stages, latency_distributions, rounds_over_macs
+from edgeprune.verdict.figures import accuracy_stages, latency_distributions, outside_part, rounds_over_macs
 from edgeprune.verdict.history import History, Round, read_history
 from edgeprune.verdict.result import Costs, Result, read_result
 
@@ -40,7 +40,7 @@ def _view(run_dir: Path, result: Result, history: History) -> dict[str, Any]:
         "name": wording.model_name(result),
         "kind": wording.KINDS[result.kind],
         "rows": tables.cost_rows(result),
-        "distributions": _distributions(result, history),
+        **_distributions(result, history),
         "history": history,
         "rounds_figure": _rounds_figure(result, history),
         "stages": stages,
@@ -50,16 +50,18 @@ def _view(run_dir: Path, result: Result, history: History) -> dict[str, Any]:
         "all_units": sum(int(bar.before) for bar in bars),
         "layers": tables.layer_bars(result),
         "time": _time_parts(result),
-        "command": wording.without_home(shlex.join(result.command)),
+        "command": _command_line(result),
         "facts": tables.facts(run_dir / "manifest.json"),
         "files": tables.artifacts(run_dir),
     }
 
 
-def _distributions(result: Result, history: History) -> str:
-    if history.before is None or history.after is None:
-        return ""
-    return latency_distributions(history.before, history.after, result.budget.latency_ms)
+def _distributions(result: Result, history: History) -> dict[str, Any]:
+    before, after, limit_ms = history.before, history.after, result.budget.latency_ms
+    if before is None or after is None:
+        return {"distributions": "", "outside": ""}
+    outside = f"{outside_part(before, after, limit_ms):.1%}".replace("%", " %")
+    return {"distributions": latency_distributions(before, after, limit_ms), "outside": outside}
 
 
 def _rounds_figure(result: Result, history: History) -> str:
@@ -86,6 +88,12 @@ def _time_parts(result: Result) -> list[tuple[str, float, float]]:
     parts = (("training", seconds.training), ("measuring", seconds.measuring), ("everything else", seconds.rest))
     total = sum(value for _, value in parts) or 1.0
     return [(name, value, 100 * value / total) for name, value in parts]
+
+
+def _command_line(result: Result) -> str:
+    """Return the command as typed, without where the program or anybody's home lies."""
+    program, *arguments = result.command or ("",)
+    return wording.without_home(shlex.join([PurePath(program).name, *arguments]))
 
 
 def _render(template: str, view: Mapping[str, Any]) -> str:

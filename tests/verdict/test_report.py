@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from edgeprune.errors import UsageError
+from edgeprune.verdict.figures import outside_part, shown_range
 from edgeprune.verdict.history import read_history
 from edgeprune.verdict.report import write_report
 from edgeprune.verdict.result import AskedBudget, LayerTimes, Stages
@@ -131,7 +132,15 @@ def test_hostile_names_stay_text(make_run, result):
 
 def test_no_home_folder_and_no_user_name_is_passed_on(make_run, result):
     run_dir = make_run(
-        command=("edgeprune", "compress", "/home/jane/net.pt", "--data", "/root/images", "--out", "/Users/jane/runs"),
+        command=(
+            "/home/jane/bin/edgeprune",
+            "compress",
+            "/home/jane/net.pt",
+            "--data",
+            "/root/images",
+            "--out",
+            "/Users/jane/runs",
+        ),
         model=replace(result.model, path="/home/jane/net.pt"),
         warnings=("Could not read /home/jane/.cache.",),
     )
@@ -220,6 +229,20 @@ def test_the_last_line_of_a_killed_run_does_not_count(make_run):
     with (run_dir / "trials.jsonl").open("a") as file:
         file.write('{"stage": "search", "index": 6, "outc')
     assert len(read_history(run_dir).rounds) == 6
+
+
+def test_a_stall_does_not_squeeze_the_distributions(make_run):
+    history = read_history(make_run())
+    low, high = shown_range(history.before, history.after, 1.866)
+    assert 1.6 < low < 1.791
+    assert 3.110 < high < 3.5
+    assert outside_part(history.before, history.after, 1.866) == pytest.approx(6 / 1440, abs=0.006)
+
+
+def test_a_limit_far_away_is_still_drawn(make_run):
+    history = read_history(make_run())
+    low, high = shown_range(history.before, history.after, 0.5)
+    assert low < 0.5 < 3.110 < high
 
 
 @pytest.mark.parametrize("line", ['{"stage": "search"}', '{"stage": "final", "measurement": {"runs": 3}}'])
