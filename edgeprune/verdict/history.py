@@ -2,7 +2,8 @@
 
 One JSON object a line: `stage` ("original", "search" or "final"), `index`, `allocation` (kept units by group, or null),
 `outcome` (`latency_ms`, `latency_interval_ms`, `size_bytes`, `macs`, `parameters`), `measurement` (the fields of
-`bench.measurement.Measurement`; raw samples in `runs[].blocks[].samples_ns`), `feasible`, `kept_score`.
+`bench.measurement.Measurement`; raw samples in `runs[].blocks[].samples_ns`), `feasible`, `kept_score`. The final trial
+also holds `original_measurement`: the original, measured side by side with it.
 """
 
 from __future__ import annotations
@@ -52,12 +53,14 @@ class History:
 
 
 def read_history(run_dir: Path) -> History:
-    """Read the last original, the last final and all searched trials; raises UsageError for lines of another form."""
+    """Read all searched trials and the last samples of both ends; raises UsageError for lines of another form."""
     folder = RunDir(run_dir)
     try:
+        originals, finals = folder.trials("original"), folder.trials("final")
+        beside = [trial["original_measurement"] for trial in finals if "original_measurement" in trial]
         return History(
-            before=_last_samples(folder.trials("original"), "before"),
-            after=_last_samples(folder.trials("final"), "after"),
+            before=_last_samples([*(trial["measurement"] for trial in originals), *beside], "before"),
+            after=_last_samples([trial["measurement"] for trial in finals], "after"),
             rounds=tuple(_round(str(number), trial) for number, trial in enumerate(folder.trials("search"), 1)),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -67,10 +70,10 @@ def read_history(run_dir: Path) -> History:
         ) from error
 
 
-def _last_samples(trials: list[dict[str, Any]], label: str) -> Samples | None:
-    if not trials:
+def _last_samples(measurements: list[dict[str, Any]], label: str) -> Samples | None:
+    if not measurements:
         return None
-    measurement = trials[-1]["measurement"]
+    measurement = measurements[-1]
     processes = tuple(
         tuple(nanoseconds / 1e6 for block in run["blocks"] for nanoseconds in block["samples_ns"])
         for run in measurement["runs"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from run_folders import example_trials, measurement
 
 from edgeprune.errors import UsageError
 from edgeprune.verdict.figures import outside_part, shown_range
@@ -222,6 +223,14 @@ def test_rounds_are_read_in_the_order_of_the_search(make_run):
     assert [point.feasible for point in history.rounds] == [False, True, False, True, True, True]
     assert len(history.before.pooled) == 720
     assert len(history.before.processes) == 3
+
+
+def test_the_original_is_shown_as_measured_beside_the_final(make_run):
+    trials = example_trials()
+    trials[-1]["original_measurement"] = measurement(3.2, seed=1)
+    history = read_history(make_run(trials=trials))
+    assert history.before.median_ms == 3.2
+    assert history.after.median_ms == 1.791
 
 
 def test_the_last_line_of_a_killed_run_does_not_count(make_run):
