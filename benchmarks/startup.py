@@ -47,7 +47,7 @@ def heavy_imports(arguments: Sequence[str]) -> list[str]:
 def measure(repeats: int) -> dict[str, dict[str, object]]:
     """Return median, quartiles and heavy imports of every case."""
     samples: dict[str, list[float]] = {name: [] for name in _CASES}
-    for name, arguments in _CASES.items():
+    for arguments in _CASES.values():
         seconds_of(arguments)  # the first one writes byte code and fills the disk cache
     for _ in range(repeats):
         for name, arguments in _CASES.items():
