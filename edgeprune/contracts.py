@@ -112,6 +112,16 @@ class Outcome:
     parameters: int
 
 
+def utilisation(outcome: Outcome, limits: Limits) -> float:
+    """Return the largest used part of any limit; at most 1 is feasible, 0 where there is no limit."""
+    pairs = (
+        (outcome.latency_ms, limits.latency_ms),
+        (outcome.size_bytes, limits.size_bytes),
+        (outcome.macs, limits.macs),
+    )
+    return max((value / limit for value, limit in pairs if limit is not None), default=0.0)
+
+
 @dataclass(frozen=True)
 class Problem:
     """What a controller has to solve: units with scores, limits, and the original's cost."""
@@ -151,7 +161,7 @@ class Controller(ABC):
 class BuildRequest:
     """What a runtime builds from: both exports of one network, and the settings of the target."""
 
-    exported_program: Path
+    exported_program: Path | None  # None where torch.export could not follow the network
     onnx: Path
     sample_inputs: tuple[Any, ...]  # numpy arrays
     precision: str

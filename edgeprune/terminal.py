@@ -24,7 +24,7 @@ class TerminalProgress:
 
     def say(self, text: str) -> None:
         """Show one line that stays, with the time since the start."""
-        self._console.print(Text.assemble((_clock(time.monotonic() - self._begin), "dim"), "  ", text))
+        self._console.print(Text.assemble((_clock(time.monotonic() - self._begin), "dim"), "  ", text), soft_wrap=True)
 
     @contextmanager
     def track(self, label: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -49,3 +49,24 @@ class Measurement:
     latency_p99_ms: float | None
     latency_min_ms: float
     warnings: tuple[str, ...] = ()
+
+
+def measurement_to_dict(measurement: Measurement) -> dict[str, Any]:
+    """Return a measurement with all its raw samples as plain JSON types."""
+    return asdict(measurement)
+
+
+def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
+    """Read a measurement back; raises KeyError or TypeError for data that is none."""
+    runs = tuple(
+        ProcessRun(
+            open_ms=run["open_ms"],
+            first_ms=run["first_ms"],
+            warmup_ns=tuple(run["warmup_ns"]),
+            blocks=tuple(Block(tuple(block["samples_ns"]), block["telemetry"]) for block in run["blocks"]),
+            peak_memory_bytes=run["peak_memory_bytes"],
+        )
+        for run in data["runs"]
+    )
+    low, high = data["latency_interval_ms"]
+    return Measurement(**{**data, "runs": runs, "latency_interval_ms": (low, high), "warnings": tuple(data["warnings"])})

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from edgeprune.contracts import Controller, Limits, Outcome, Problem
+from edgeprune.contracts import Controller, Outcome, Problem, utilisation
 from edgeprune.network.groups import Allocation, Group, Layer
 from edgeprune.network.selection import allowed_counts, select_units
 
@@ -90,7 +90,7 @@ class Bisect(Controller):
         return min(inside, key=lambda position: abs(self._macs[position] - wanted))
 
     def _put_off_jump(self) -> bool:
-        """Move the step that jumps over the window, and its group's later ones, to the end; False if nothing is left."""
+        """Move the step that jumps over the window, and its group's later ones, to the end; False without others."""
         start = self._low.position
         jumping = self._steps[start].group
         later = self._steps[start:]
@@ -111,16 +111,6 @@ class Bisect(Controller):
 
     def _allocation(self, position: int) -> dict[str, int]:
         return {**self._sizes, **{step.group: step.kept for step in self._steps[:position]}}
-
-
-def utilisation(outcome: Outcome, limits: Limits) -> float:
-    """Return the largest used part of any limit."""
-    pairs = (
-        (outcome.latency_ms, limits.latency_ms),
-        (outcome.size_bytes, limits.size_bytes),
-        (outcome.macs, limits.macs),
-    )
-    return max(value / limit for value, limit in pairs if limit is not None)
 
 
 def _ordered_steps(problem: Problem) -> list[_Step]:
@@ -155,5 +145,13 @@ def _counts(group: Group, channel_multiple: int) -> list[int]:
 
 
 def _layer_macs(layer: Layer, kept: dict[str, int], sizes: dict[str, int]) -> float:
-    groups = {layer.in_group, layer.out_group} - {None}
-    return layer.macs * math.prod(kept[name] / sizes[name] for name in groups if name in sizes)
+    """Estimate a layer's multiply-accumulates; a depthwise layer has one group on both sides and shrinks once."""
+    if layer.in_group == layer.out_group and layer.kind == "depthwise":
+        return layer.macs * _kept_part(layer.out_parts, kept, sizes)
+    return layer.macs * _kept_part(layer.in_parts, kept, sizes) * _kept_part(layer.out_parts, kept, sizes)
+
+
+def _kept_part(parts: tuple[tuple[str | None, int], ...], kept: dict[str, int], sizes: dict[str, int]) -> float:
+    total = sum(channels for _, channels in parts)
+    staying = sum(channels * kept[name] / sizes[name] if name in sizes else channels for name, channels in parts)
+    return staying / total if total else 1.0

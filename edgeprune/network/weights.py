@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from edgeprune.errors import ModelError
@@ -101,4 +101,7 @@ def _listing(what: str, names: list[str]) -> list[str]:
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write every parameter and buffer as safetensors; tensors that are shared are written under each name."""
-    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}, path)
+    # NOTE: save_file would make the file readable by its owner alone.
+    path.write_bytes(
+        save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()})
+    )

@@ -1,0 +1,78 @@
+"""The library in the caller's terms; the command line is a skin over the same loop."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.bench.measure import THOROUGH, MeasureOptions
+from edgeprune.bench.measure import measure as measure_artifact
+from edgeprune.bench.target import Target, load_target
+from edgeprune.loop import run_job
+from edgeprune.network.data import Data, check_data, load_data
+from edgeprune.network.model import Model, Origin
+from edgeprune.progress import Progress, Silent
+from edgeprune.run.job import Choices, Job
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from edgeprune.bench.measurement import Measurement
+    from edgeprune.verdict.budget import Budget
+    from edgeprune.verdict.result import Result
+
+
+def compress(  # noqa: PLR0913  # what people script against names everything it takes
+    model: nn.Module | Model,
+    example_inputs: torch.Tensor | Sequence[torch.Tensor],
+    *,
+    data: Data | str,
+    target: Target | str,
+    budget: Budget,
+    out: str | Path,
+    method: str = "taylor",
+    controller: str = "bisect",
+    epochs: int = 3,
+    seed: int = 0,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Find, train, export and prove the smaller network that meets the budget on the target; files go to `out`.
+
+    The model itself is untouched. `example_inputs` are those of one inference. Raises EdgepruneError; a budget
+    that cannot be met is the verdict "fail", with the best network found in `out`.
+    """
+    inputs = (example_inputs,) if hasattr(example_inputs, "shape") else tuple(example_inputs)
+    source = model if isinstance(model, Model) else model_from_module(model)
+    job = Job(
+        model=source,
+        example_inputs=inputs,
+        data=check_data(load_data(data) if isinstance(data, str) else data, source.module),
+        target=load_target(target) if isinstance(target, str) else target,
+        budget=budget,
+        choices=Choices(method, controller, epochs, seed),
+        out=Path(out),
+        command=("edgeprune.compress",),
+    )
+    return run_job(job, progress or Silent(), resume)
+
+
+def measure(artifact: str | Path, target: Target | str = "host", options: MeasureOptions = THOROUGH) -> Measurement:
+    """Measure one artifact on a target; raises BuildError when it does not load, BoardError for the board."""
+    return measure_artifact(Path(artifact), load_target(target) if isinstance(target, str) else target, options)
+
+
+def model_from_module(module: nn.Module) -> Model:
+    """Wrap a copy of a network that was built in Python; its hash is that of its names and values."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    origin = Origin(Path(type(module).__name__), digest.hexdigest(), None, "module")
+    return Model(copy.deepcopy(module).eval(), origin)

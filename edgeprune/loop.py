@@ -1,0 +1,81 @@
+"""The main loop on one page: ask, plan, cut, export, build, measure, tell; then train, prove, measure and report."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from edgeprune import registry
+from edgeprune.bench.measurement import measurement_to_dict
+from edgeprune.contracts import Controller, Method, Problem, utilisation
+from edgeprune.errors import StorageError
+from edgeprune.run.conclusion import Findings, conclude
+from edgeprune.run.finetune import finetune
+from edgeprune.run.problem import original_trial, state_problem
+from edgeprune.run.trial import Trial, best_of, kept_score
+from edgeprune.run.workbench import Workbench
+from edgeprune.run_dir import RunDir, Stopwatch
+
+if TYPE_CHECKING:
+    from edgeprune.network.groups import Allocation
+    from edgeprune.progress import Progress
+    from edgeprune.run.job import Job
+    from edgeprune.verdict.result import Result
+
+
+def run_job(job: Job, progress: Progress, resume: bool = False) -> Result:
+    """Find the smaller network that fits the budget as measured, train it, prove it, and leave it in `job.out`.
+
+    A killed run goes on with `resume`, without repeating a finished trial or epoch. Raises EdgepruneError;
+    a budget that was not met is no error but the verdict of the result.
+    """
+    folder = RunDir(job.out)
+    with folder.claimed():
+        folder.begin(job.identity(), job.facts(), resume)
+        bench = Workbench(job, folder, Stopwatch(folder), progress)
+        bench.accuracy("original", bench.original)
+        method: Method = registry.load("methods", job.choices.method)()
+        problem = state_problem(bench, method)
+        trials = search(bench, method, problem)
+        chosen = best_of(trials, problem.limits)
+        return conclude(bench, Findings(problem, trials, chosen, finetune(bench, chosen)))
+
+
+def search(bench: Workbench, method: Method, problem: Problem) -> list[Trial]:
+    """Ask, measure and tell until the controller is done; finished trials of a killed run are told, not repeated."""
+    controller: Controller = registry.load("controllers", bench.job.choices.controller)(problem)
+    finished = deque(Trial.from_json(trial) for trial in bench.folder.trials("search"))
+    trials = [original_trial(bench)]
+    while (allocation := controller.ask()) is not None:
+        trial = finished.popleft() if finished else try_out(bench, method, problem, allocation)
+        if dict(trial.allocation) != dict(allocation):
+            raise StorageError(f"The trials in {bench.folder.path} belong to another run. Choose another --out.")
+        controller.tell(allocation, trial.outcome)
+        trials.append(trial)
+    return trials
+
+
+def try_out(bench: Workbench, method: Method, problem: Problem, allocation: Allocation) -> Trial:
+    """Cut, prove, export, build, verify and measure one allocation, and put the trial on the disk."""
+    index = len(bench.folder.trials("search")) + 1
+    plan = method.plan(problem.structure, problem.scores, allocation)
+    network, proof = bench.cut(plan)
+    built = bench.build(network, "candidate")
+    measurement, drift = bench.measure_candidate(built.artifact, problem.original.latency_ms)
+    outcome = built.outcome(measurement, drift)
+    trial = Trial(
+        stage="search",
+        index=index,
+        allocation=dict(allocation),
+        outcome=outcome,
+        drift=drift,
+        kept_score=kept_score(problem.scores, allocation),
+        feasible=utilisation(outcome, problem.limits) <= 1,
+        plan=plan.to_json(),
+        measurement=measurement_to_dict(measurement),
+        proofs=tuple(asdict(found) for found in (proof, *built.proofs)),
+    )
+    bench.folder.append_trial(trial.to_json())
+    bench.progress.say(trial.line(problem.limits))
+    return trial

@@ -1,0 +1,1 @@
+"""One compress run, from the stated problem to the verdict."""

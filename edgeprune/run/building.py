@@ -1,0 +1,123 @@
+"""Turns a network into a file that a target loads, and compares what it answers there with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune import registry
+from edgeprune.bench.measure import run_on_target
+from edgeprune.contracts import BuildRequest, Outcome, Runtime
+from edgeprune.errors import BuildError
+from edgeprune.network.counting import count_macs, count_parameters
+from edgeprune.network.export import Exported, export_network
+from edgeprune.network.parity import check_parity
+from edgeprune.verdict.result import Proof
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from edgeprune.bench.measurement import Measurement
+    from edgeprune.bench.target import Target
+    from edgeprune.progress import Progress
+
+    Arrays = tuple[np.ndarray[Any, Any], ...]
+
+
+@dataclass(frozen=True)
+class BuildOrder:
+    """What to build for: the target, the inputs of one inference, real samples to compare on, how much to tidy."""
+
+    target: Target
+    example_inputs: tuple[torch.Tensor, ...]
+    samples: Sequence[Arrays]
+    simplify: bool
+
+
+@dataclass(frozen=True)
+class Built:
+    """A network as a file the target can load, with the proof that it still computes the same there."""
+
+    artifact: Path
+    files: tuple[Path, ...]  # the artifact and both exports
+    size_bytes: int
+    macs: int
+    parameters: int
+    proofs: tuple[Proof, ...]
+    warnings: tuple[str, ...]
+
+    def outcome(self, measurement: Measurement, drift: float = 1.0) -> Outcome:
+        """Return what the network costs; `drift` divides out how much slower the board was than at the start."""
+        low, high = measurement.latency_interval_ms
+        return Outcome(
+            latency_ms=measurement.latency_p50_ms / drift,
+            latency_interval_ms=(low / drift, high / drift),
+            size_bytes=self.size_bytes,
+            macs=self.macs,
+            parameters=self.parameters,
+        )
+
+
+def build_verified(network: nn.Module, order: BuildOrder, folder: Path, progress: Progress) -> Built:
+    """Export a network into `folder`, build it for the target, and compare its outputs there with PyTorch's.
+
+    Raises ExportError, BuildError or VerificationError.
+    """
+    exported = export_network(network, order.example_inputs, folder, progress, simplify=order.simplify)
+    artifact = _build(exported, order, folder)
+    files = dict.fromkeys(path for path in (exported.exported_program, exported.onnx, artifact) if path)
+    return Built(
+        artifact=artifact,
+        files=tuple(files),
+        size_bytes=artifact.stat().st_size,
+        macs=count_macs(network, order.example_inputs),
+        parameters=count_parameters(network),
+        proofs=(_compare(network, artifact, order),),
+        warnings=exported.warnings,
+    )
+
+
+def samples_of(inputs: Sequence[torch.Tensor], batch: int) -> list[Arrays]:
+    """Split inputs (samples, ...) into those of one inference each, as arrays (batch, ...)."""
+    whole = len(inputs[0]) - len(inputs[0]) % batch
+    return [tuple(tensor[at : at + batch].numpy() for tensor in inputs) for at in range(0, whole, batch)]
+
+
+def _build(exported: Exported, order: BuildOrder, folder: Path) -> Path:
+    runtime: Runtime = registry.load("runtimes", order.target.runtime)()
+    artifact = folder / f"model.{runtime.format}"
+    request = BuildRequest(
+        exported_program=exported.exported_program,
+        onnx=exported.onnx,
+        sample_inputs=order.samples[0],
+        precision=order.target.precision,
+        settings=order.target.engine_settings(),
+    )
+    try:
+        runtime.build(request, artifact)
+    except ValueError as error:
+        raise BuildError(f"{order.target.runtime} refused the network: {error}") from error
+    return artifact
+
+
+def _compare(network: nn.Module, artifact: Path, order: BuildOrder) -> Proof:
+    target = order.target
+    outputs = run_on_target(artifact, target, order.samples)
+    reference = _reference_outputs(network, order.samples)
+    report = check_parity(reference, outputs, artifact.name, target.precision)
+    return Proof(f"{artifact.name} on {target.name} against PyTorch", **asdict(report), exact=False)
+
+
+def _reference_outputs(network: nn.Module, samples: Sequence[Arrays]) -> list[np.ndarray[Any, Any]]:
+    """Return each output of the network over all samples, in the order in which an export flattens them."""
+    import numpy as np
+    import torch
+    from torch.utils import _pytree
+
+    with torch.no_grad():
+        rows = [_pytree.tree_leaves(network.eval()(*map(torch.from_numpy, sample))) for sample in samples]
+    return [np.concatenate([output.numpy() for output in column]) for column in zip(*rows, strict=True)]

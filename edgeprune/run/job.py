@@ -1,0 +1,94 @@
+"""What one compress run is asked to do, as frozen data, and the part of it that a resumed run must repeat."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.errors import UsageError
+from edgeprune.verdict.budget import Budget
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgeprune.bench.target import Target
+    from edgeprune.network.data import Data
+    from edgeprune.network.model import Model
+
+_REPORTED_PACKAGES = (
+    "edgeprune",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "onnxsim",
+    "litert-torch",
+    "ai-edge-litert",
+)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How to compress: which plug-ins, how long to train, and the seed of everything random."""
+
+    method: str = "taylor"
+    controller: str = "bisect"
+    epochs: int = 3
+    seed: int = 0
+    max_rounds: int = 12
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing; raises UsageError."""
+        if self.epochs < 0:
+            raise UsageError(f"{self.epochs} epochs cannot be trained; ask for 0 or more.")
+        if self.max_rounds < 1:
+            raise UsageError(f"{self.max_rounds} rounds cannot find anything; ask for 1 or more.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One compress run: the network, its data, the target, the budget, how, and where the files go."""
+
+    model: Model
+    example_inputs: tuple[torch.Tensor, ...]
+    data: Data
+    target: Target
+    budget: Budget
+    choices: Choices
+    out: Path
+    command: tuple[str, ...]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must not change between a run and its resumption."""
+        return {
+            "model": self.model.origin.sha256,
+            "arch": self.model.origin.arch,
+            "data": self.data.name,
+            "input shapes": [list(tensor.shape) for tensor in self.example_inputs],
+            "target": self.target.name,
+            "budget": asdict(self.budget),
+            **asdict(self.choices),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the reader of the manifest wants to know besides."""
+        return {
+            "command": list(self.command),
+            "versions": {"python": platform.python_version(), **_package_versions()},
+            "machine": {"system": platform.system(), "architecture": platform.machine()},
+        }
+
+
+def _package_versions() -> dict[str, str]:
+    installed = {package: _version(package) for package in _REPORTED_PACKAGES}
+    return {package: version for package, version in installed.items() if version}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

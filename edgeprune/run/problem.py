@@ -1,0 +1,85 @@
+"""States the problem before anything is cut: coupled channels, their scores, the original's measured cost, limits."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING
+
+from edgeprune.bench.measurement import measurement_to_dict
+from edgeprune.contracts import Context, Method, Problem, utilisation
+from edgeprune.errors import StepError, UsageError
+from edgeprune.network.structure import network_structure
+from edgeprune.run.trial import Trial
+
+if TYPE_CHECKING:
+    from edgeprune.network.groups import Scores, Structure
+    from edgeprune.run.workbench import Workbench
+
+
+def state_problem(bench: Workbench, method: Method) -> Problem:
+    """Measure the original, find its coupled channels, and score them; raises UsageError when nothing can be cut."""
+    job = bench.job
+    structure = network_structure(bench.original, job.example_inputs)
+    if not structure.groups:
+        reasons = "; ".join(f"{found.name}: {found.reason}" for found in structure.quarantined[:3])
+        raise UsageError(f"Nothing in this network can be pruned ({reasons}). Look at it with: edgeprune inspect")
+    original = original_trial(bench).outcome
+    return Problem(
+        structure=structure,
+        scores=_scores(bench, method, structure),
+        limits=job.budget.limits(original),
+        original=original,
+        channel_multiple=job.target.channel_multiple,
+        max_rounds=job.choices.max_rounds,
+    )
+
+
+def original_trial(bench: Workbench) -> Trial:
+    """Return the trial of the uncut network, measured once in the life of a run."""
+    finished = bench.folder.trials("original")
+    if finished:
+        return Trial.from_json(finished[0])
+    built = bench.built_original
+    measurement = bench.measure_original()
+    outcome = built.outcome(measurement)
+    trial = Trial(
+        stage="original",
+        index=0,
+        allocation={},
+        outcome=outcome,
+        drift=1.0,
+        kept_score=1.0,
+        feasible=utilisation(outcome, bench.job.budget.limits(outcome)) <= 1,
+        plan="",
+        measurement=measurement_to_dict(measurement),
+    )
+    bench.folder.append_trial(trial.to_json())
+    return trial
+
+
+def _scores(bench: Workbench, method: Method, structure: Structure) -> Scores:
+    job = bench.job
+    bench.progress.say(f"{len(structure.groups)} groups of coupled channels; scoring them with {job.choices.method}")
+
+    def compute() -> dict[str, list[float]]:
+        network = copy.deepcopy(bench.original)
+        context = Context(network, job.example_inputs, structure, job.data, job.choices.seed)
+        scores = method.score(context)
+        _check_scores(job.choices.method, structure, scores)
+        return {name: list(values) for name, values in scores.items()}
+
+    with bench.watch("training"):
+        saved = bench.folder.remember("scores", compute)
+    return {name: tuple(values) for name, values in saved.items()}
+
+
+def _check_scores(method: str, structure: Structure, scores: Scores) -> None:
+    for group in structure.groups:
+        values = scores.get(group.name, ())
+        if len(values) != group.size:
+            raise StepError(
+                f"The method {method!r} gave {len(values)} scores for the {group.size} units of {group.name}."
+            )
+        if not all(map(math.isfinite, values)):
+            raise StepError(f"The method {method!r} gave a score of {group.name} that is not finite: {values}.")

@@ -1,0 +1,69 @@
+"""One finished round as data, the way it stands in `trials.jsonl`, and the choice among rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgeprune.contracts import Limits, Outcome, utilisation
+from edgeprune.network.groups import Allocation, Scores
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One measured network.
+
+    `outcome` is what the controller is told: its latency is the measured median divided by `drift`, which is how
+    much slower the original, measured beside it, was than at the start (1 where it was not measured beside it).
+    `kept_score` is the kept part of all importance.
+    """
+
+    stage: str
+    index: int
+    allocation: Mapping[str, int]
+    outcome: Outcome
+    drift: float
+    kept_score: float
+    feasible: bool
+    plan: str
+    measurement: Mapping[str, Any]
+    proofs: tuple[Mapping[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the trial as plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Trial:
+        """Read a trial back."""
+        outcome = dict(data["outcome"])
+        low, high = outcome.pop("latency_interval_ms")
+        return cls(**{**data, "outcome": Outcome(latency_interval_ms=(low, high), **outcome)})
+
+    def line(self, limits: Limits) -> str:
+        """Return one line for a person who follows the search."""
+        outcome = self.outcome
+        low, high = outcome.latency_interval_ms
+        used = f"{utilisation(outcome, limits):.1%} of the budget" if self.stage == "search" else "the original"
+        return (
+            f"round {self.index}: {outcome.latency_ms:.3g} ms [{low:.3g}, {high:.3g}], "
+            f"{outcome.macs / 1e6:.1f} M MACs, {outcome.size_bytes / 1e6:.2f} MB: {used}"
+        )
+
+
+def kept_score(scores: Scores, allocation: Allocation) -> float:
+    """Return the part of all importance that an allocation keeps when the best units stay."""
+    kept = sum(
+        sum(sorted(values, reverse=True)[: allocation.get(name, len(values))]) for name, values in scores.items()
+    )
+    total = sum(sum(values) for values in scores.values())
+    return kept / total if total else 1.0
+
+
+def best_of(trials: Sequence[Trial], limits: Limits) -> Trial:
+    """Return the feasible trial that keeps most importance, or else the one nearest to the limits."""
+    feasible = [trial for trial in trials if trial.feasible]
+    if feasible:
+        return max(feasible, key=lambda trial: trial.kept_score)
+    return min(trials, key=lambda trial: utilisation(trial.outcome, limits))

@@ -1,0 +1,93 @@
+"""What stays the same from one candidate to the next: the original, its data, its target, the clock, the folder."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.bench.measure import QUICK, THOROUGH, MeasureOptions, measure, measure_pair
+from edgeprune.network.data import example_inputs
+from edgeprune.network.equivalence import check_masked_equivalence
+from edgeprune.network.evaluation import evaluate
+from edgeprune.network.surgery import apply
+from edgeprune.run.building import BuildOrder, Built, build_verified, samples_of
+from edgeprune.verdict.budget import Share
+from edgeprune.verdict.result import Proof
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgeprune.bench.measurement import Measurement
+    from edgeprune.network.plan import Plan
+    from edgeprune.progress import Progress
+    from edgeprune.run.job import Job
+    from edgeprune.run_dir import RunDir, Stopwatch
+
+_SEARCH_SAMPLES = 4
+
+
+class Workbench:
+    """Cuts, builds, measures and judges networks for one job."""
+
+    def __init__(self, job: Job, folder: RunDir, watch: Stopwatch, progress: Progress) -> None:
+        """Hold the parts; nothing runs yet."""
+        self.job, self.folder, self.watch, self.progress = job, folder, watch, progress
+        self.original: nn.Module = job.model.module
+
+    @cached_property
+    def built_original(self) -> Built:
+        """The original as an artifact of the target, built once a session."""
+        self.progress.say(f"exporting the original and building it for {self.job.target.name}")
+        return self.build(self.original, "original", samples=_SEARCH_SAMPLES, simplify=False)
+
+    def cut(self, plan: Plan) -> tuple[nn.Module, Proof]:
+        """Return the network that a plan leaves, and the proof that only the planned units are gone.
+
+        Raises PlanError for a plan that breaks a constraint, VerificationError when the proof fails.
+        """
+        network = apply(plan, self.original, self.job.example_inputs)
+        report = check_masked_equivalence(self.original, network, plan, self.job.example_inputs)
+        return network, Proof("masked equivalence of the cut", None, report.largest_difference, None, 1, report.exact)
+
+    def build(self, network: nn.Module, name: str, samples: int = _SEARCH_SAMPLES, simplify: bool = False) -> Built:
+        """Build a network for the target and verify it there on real samples, in the working folder `name`."""
+        inputs = self.job.example_inputs
+        order = BuildOrder(
+            target=self.job.target,
+            example_inputs=inputs,
+            samples=samples_of(example_inputs(self.job.data, samples), len(inputs[0])),
+            simplify=simplify,
+        )
+        return build_verified(network, order, self.folder.work / name, self.progress)
+
+    def measure_original(self) -> Measurement:
+        """Measure the original alone."""
+        artifact = self.built_original.artifact
+        with self.watch("measuring"):
+            return measure(artifact, self.job.target, THOROUGH, self.progress)
+
+    def measure_beside_original(self, artifact: Path, options: MeasureOptions) -> tuple[Measurement, Measurement]:
+        """Measure the original and another artifact interleaved in one run."""
+        original = self.built_original.artifact
+        with self.watch("measuring"):
+            return measure_pair(original, artifact, self.job.target, options, self.progress)
+
+    def measure_candidate(self, artifact: Path, original_ms: float) -> tuple[Measurement, float]:
+        """Measure a round of the search, and how much slower the board is than when the original took `original_ms`.
+
+        A limit that is a share of the original is a statement about two networks at one time, so the original is
+        measured beside the candidate; a limit in milliseconds is about the candidate alone, and its drift is 1.
+        """
+        if not isinstance(self.job.budget.latency_ms, Share):
+            with self.watch("measuring"):
+                return measure(artifact, self.job.target, QUICK, self.progress), 1.0
+        original, candidate = self.measure_beside_original(artifact, QUICK)
+        return candidate, original.latency_p50_ms / original_ms
+
+    def accuracy(self, stage: str, network: nn.Module) -> float:
+        """Return the accuracy (0..1) of the network at a stage, evaluated once in the life of a run."""
+        with self.watch("training"):
+            accuracy = self.folder.remember(f"accuracy-{stage}", lambda: evaluate(network, self.job.data))
+        self.progress.say(f"accuracy, {stage}: {accuracy:.2%}")
+        return accuracy

@@ -1,0 +1,43 @@
+"""Reads `edgeprune.toml`: the names of the flags, applied to every command that has them; flags and environment win."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import UnknownNameError, UsageError
+
+
+def default_map(path: Path, command_group: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Return the defaults of each command of a click group; raises UsageError for a file that does not fit."""
+    if not path.is_file():
+        return {}
+    settings = _read(path)
+    flags = {name: _flags(command) for name, command in command_group.commands.items()}
+    known = sorted({flag for options in flags.values() for flag in options})
+    for key in settings:
+        if key not in known:
+            raise UnknownNameError(f"key in {path.name}", key, known)
+    return {
+        name: {parameter: settings[flag] for flag, parameter in options.items() if flag in settings}
+        for name, options in flags.items()
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}. Mend it or remove it.") from error
+
+
+def _flags(command: Any) -> dict[str, str]:
+    """Return the parameter name of each long flag, spelled without its dashes."""
+    return {
+        flag.removeprefix("--"): parameter.name
+        for parameter in command.params
+        for flag in parameter.opts
+        if flag.startswith("--")
+    }
