@@ -30,8 +30,9 @@ endif
 demo: setup
 	$(BIN)/edgeprune demo
 
-test: lint
-	$(BIN)/python -m pytest
+# All checks report, whichever fails first.
+test: setup
+	@failed=0; $(MAKE) --no-print-directory lint || failed=1; $(BIN)/python -m pytest || failed=1; exit $$failed
 
 lint: setup
 	$(BIN)/ruff check .
