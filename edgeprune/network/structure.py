@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from edgeprune.network.coupling.costs import layers_of, savings
+from edgeprune.network.coupling.ledger import Atoms
 from edgeprune.network.coupling.ride import Trace, trace_network
 from edgeprune.network.coupling.solve import Bundle, Owned, Solution, solve
 from edgeprune.network.groups import EqualCounts, Group, Quarantine, Slice, Structure
 
+Flags = npt.NDArray[np.bool_]
 Index = tuple[tuple[int, ...], ...]
 
 
@@ -40,9 +44,10 @@ def structure_and_solution(trace: Trace) -> tuple[Structure, Solution]:
     solution = solve(trace)
     named = _names(solution.bundles)
     shared: dict[bytes, Index] = {}
+    facts = _Facts(trace, solution, _marked(solution, trace.ledger.heads), _across(trace, solution))
     groups = tuple(
-        _group(name, bundle, (trace, solution), shared)
-        for name, bundle in zip(named, solution.bundles, strict=True)
+        _group(name, bundle, costs, facts, shared)
+        for name, bundle, costs in zip(named, solution.bundles, savings(trace, solution), strict=True)
         if len(bundle.classes) > 1
     )
     lone = [bundle for bundle in solution.bundles if len(bundle.classes) == 1]
@@ -61,37 +66,63 @@ def _names(bundles: list[Bundle]) -> list[str]:
     return names
 
 
-def _group(name: str, bundle: Bundle, facts: tuple[Trace, Solution], shared: dict[bytes, Index]) -> Group:
-    trace, solution = facts
+@dataclass(frozen=True)
+class _Facts:
+    """What every group is built from; `heads` and `across` say for each class whether it is one."""
+
+    trace: Trace
+    solution: Solution
+    heads: Flags
+    across: Flags
+
+
+def _marked(solution: Solution, marks: list[Atoms]) -> Flags:
+    flags = np.zeros(solution.classes.count, bool)
+    for atoms in marks:
+        flags[solution.classes.of[atoms]] = True
+    return flags
+
+
+def _across(trace: Trace, solution: Solution) -> Flags:
+    return _marked(solution, [atoms for atoms, _ in trace.ledger.statistics])
+
+
+def _group(
+    name: str, bundle: Bundle, costs: tuple[int, int], facts: _Facts, shared: dict[bytes, Index]
+) -> Group:
     place = {unit: position for position, unit in enumerate(bundle.classes.tolist())}
     slices = []
     for axis in bundle.axes:
-        own = solution.owned[axis]
+        own = facts.solution.owned[axis]
         slices.append(Slice(own.axis[0], own.axis[1], own.role, _index(own, bundle, shared)))
     constraints = tuple(
         EqualCounts(tuple(tuple(sorted(place[unit] for unit in row)) for row in rule.rows), rule.reason)
-        for rule in solution.rules
+        for rule in facts.solution.rules
         if rule.rows[0][0] in place
     )
-    macs, parameters = savings(trace, solution, bundle)
-    heads = np.concatenate(trace.ledger.heads) if trace.ledger.heads else np.zeros(0, np.int64)
-    kind = "head" if np.isin(bundle.classes, solution.classes.of[heads]).all() else "channel"
-    statistics = [atoms for atoms, _ in trace.ledger.statistics]
-    across = solution.classes.of[np.concatenate(statistics)] if statistics else np.zeros(0, np.int64)
-    exact = not np.isin(bundle.classes, across).any()
-    return Group(name, len(bundle.classes), tuple(slices), constraints, kind, macs, parameters, exact)
+    kind = "head" if facts.heads[bundle.classes].all() else "channel"
+    exact = not facts.across[bundle.classes].any()
+    return Group(name, len(bundle.classes), tuple(slices), constraints, kind, *costs, exact)
 
 
 def _index(own: Owned, bundle: Bundle, shared: dict[bytes, Index]) -> Index:
     """For each unit its positions; equal answers are one object."""
     starts = np.searchsorted(own.classes, bundle.classes, "left")
     ends = np.searchsorted(own.classes, bundle.classes, "right")
-    key = b"%d|" % id(bundle) + own.positions[starts[0] :].tobytes() + starts.tobytes() + ends.tobytes()
+    low, high = int(starts.min()), int(ends.max())
+    positions = own.positions[low:high]
+    key = b"%d|" % id(bundle) + positions.tobytes() + (starts - low).tobytes() + (ends - low).tobytes()
     if key not in shared:
-        positions = own.positions.tolist()
-        spans = zip(starts.tolist(), ends.tolist(), strict=True)
-        shared[key] = tuple(tuple(positions[start:end]) for start, end in spans)
+        shared[key] = _gathered(positions, starts - low, ends - low)
     return shared[key]
+
+
+def _gathered(positions: Atoms, starts: Atoms, ends: Atoms) -> Index:
+    """`positions[start:end]` for each unit."""
+    if (ends - starts == 1).all():
+        return tuple(zip(positions[starts].tolist()))  # noqa: B905  # one list: it makes tuples of one position
+    plain = positions.tolist()
+    return tuple(tuple(plain[start:end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def _quarantined(trace: Trace, solution: Solution, lone: list[Bundle]) -> tuple[Quarantine, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from edgeprune.errors import ModelError
+from edgeprune.network.attention import convert_attention
 from edgeprune.network.attributes import follow_shapes
 from edgeprune.network.coupling.ride import trace_network
 from edgeprune.network.coupling.solve import Solution
@@ -51,6 +52,7 @@ def cut_copy(model: nn.Module, positions: Positions, structure: Structure) -> nn
     )
     remove_positions(cut, positions)
     follow_shapes(cut, carried, before)
+    convert_attention(cut, frozenset(name for name, _ in positions))
     return cut
 
 

@@ -14,32 +14,46 @@ from edgeprune.network.coupling.solve import Bundle, Solution
 from edgeprune.network.groups import Layer
 
 
-def savings(trace: Trace, solution: Solution, bundle: Bundle) -> tuple[int, int]:
-    """Multiply-accumulates and parameters that removing one average unit from the whole network saves."""
-    units = len(bundle.classes)
-    mine = np.zeros(solution.classes.count, bool)
-    mine[bundle.classes] = True
-    macs = 0.0
+def savings(trace: Trace, solution: Solution) -> list[tuple[int, int]]:
+    """For each bundle, the multiply-accumulates and parameters that removing one average unit saves."""
+    home = np.full(solution.classes.count, -1, np.int64)
+    for position, bundle in enumerate(solution.bundles):
+        home[bundle.classes] = position
+    units = [len(bundle.classes) for bundle in solution.bundles]
+    macs, owners = np.zeros(len(units)), home[solution.classes.of]
     for work in trace.ledger.work:
-        kept = 1.0
-        for axis in (work.inner, work.outer, work.shared):
-            kept *= 1 - _share(axis, solution, mine) / units
-        macs += work.macs * (1 - kept)
-    left: dict[str, float] = defaultdict(lambda: 1.0)
-    for axis in bundle.axes:
-        own = solution.owned[axis]
-        positions = int(mine[own.classes].sum())
-        left[own.axis[0]] *= 1 - positions / units / trace.shapes[own.axis[0]][own.axis[1]]
-    learned = (name for name in left if name in trace.parameters)
-    parameters = sum(math.prod(trace.shapes[name]) * (1 - left[name]) for name in learned)
-    return round(macs), round(parameters)
+        for bundle, kept in _kept(work, owners, units).items():
+            macs[bundle] += work.macs * (1 - kept)
+    parameters = np.zeros(len(units))
+    for name, axes in _owners(solution, home).items():
+        size = math.prod(trace.shapes[name]) if name in trace.parameters else 0
+        for bundle, shares in axes.items():
+            kept = math.prod(1 - count / units[bundle] / trace.shapes[name][dim] for dim, count in shares)
+            parameters[bundle] += size * (1 - kept)
+    return [(round(a), round(b)) for a, b in zip(macs.tolist(), parameters.tolist(), strict=True)]
 
 
-def _share(axis: Sequence[Atoms], solution: Solution, mine: Atoms) -> float:
-    """The part of an axis that these classes own."""
-    if not axis:
-        return 0.0
-    return float(np.mean([mine[solution.classes.of[atoms]].mean() for atoms in axis]))
+def _kept(work: Work, owners: Atoms, units: list[int]) -> dict[int, float]:
+    """The part of an operation that is left when one average unit of a bundle goes, for each bundle it touches."""
+    kept: dict[int, float] = defaultdict(lambda: 1.0)
+    for axis in (work.inner, work.outer, work.shared):
+        for atoms in axis[:1]:
+            bundles, counts = np.unique(owners[atoms], return_counts=True)
+            for bundle, count in zip(bundles.tolist(), counts.tolist(), strict=True):
+                if bundle >= 0:
+                    kept[bundle] *= 1 - count / len(atoms) / units[bundle]
+    return kept
+
+
+def _owners(solution: Solution, home: Atoms) -> dict[str, dict[int, list[tuple[int, int]]]]:
+    """By tensor and bundle: the dimensions that the bundle owns positions of, and how many."""
+    owners: dict[str, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+    for own in solution.owned:
+        bundles, counts = np.unique(home[own.classes], return_counts=True)
+        for bundle, count in zip(bundles.tolist(), counts.tolist(), strict=True):
+            if bundle >= 0:
+                owners[own.axis[0]][bundle].append((own.axis[1], count))
+    return owners
 
 
 def layers_of(trace: Trace, solution: Solution, groups: dict[str, Bundle]) -> tuple[Layer, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.errors import ModelError
+from edgeprune.network.attention import own_attention
 from edgeprune.network.coupling import rules_contract, rules_index, rules_move, rules_pointwise, rules_reduce
 from edgeprune.network.coupling.call import Call, tensors_in
 from edgeprune.network.coupling.ledger import Ledger, Reason, flat, long_axes
@@ -23,7 +25,7 @@ from edgeprune.network.coupling.rules import RULES
 from edgeprune.network.coupling.tags import FIXED, Tag
 
 RULE_FILES = (rules_contract, rules_index, rules_move, rules_pointwise, rules_reduce)
-_OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), str(Path(__file__).parent.parent))
+_OWN_FOLDERS = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 _SLOT = "_edgeprune_tag"
 
 
@@ -152,7 +154,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     model.eval()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), own_attention(model):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

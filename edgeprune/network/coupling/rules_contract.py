@@ -124,7 +124,8 @@ def attention(call: Call) -> None:
     parts = call.merge(batch)
     for tensor in call.out if isinstance(call.out, tuple) else (call.out,):
         if isinstance(tensor, Tensor):
-            call.give(parts if tensor.ndim == last + 1 else (), out=tensor)
+            short = [part.squeeze(-1) for part in parts if part.shape[-1] == 1]
+            call.give(parts if tensor.ndim == last + 1 else short, out=tensor)
     macs = elements(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
     call.count(macs, "matmul", "", ((), (), heads))
 

@@ -174,6 +174,21 @@ def split(call: Call) -> None:
         call.give(found, [source], out=tensor)
 
 
+@RULES.on("glu")
+def gated(call: Call) -> None:
+    """One half of an axis gates the other: the same place of both halves is one unit."""
+    source = call.operand(call.args[0])
+    axis = axis_of(call.argument(1, "dim", -1), len(source.shape))
+    parts = []
+    for part in source.parts:
+        if part.shape[axis] > 1:
+            first, second = torch.tensor_split(part, 2, axis)
+            call.ledger.tie(first, second)
+            part = first
+        parts += _landed(call, part, part)
+    call.give(parts, [source])
+
+
 @RULES.on("roll")
 def roll(call: Call) -> None:
     """A cyclic shift by a fixed number of positions."""
