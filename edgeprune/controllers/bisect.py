@@ -18,6 +18,9 @@ from edgeprune.network.selection import allowed_counts, select_units
 
 # How far the tightest limit should be used; the room above is for the noise of the final measurement.
 _WINDOW_LOW, _WINDOW_HIGH = 0.93, 0.975
+# Where neighbouring positions lie on both sides of the window: using this much is left at that, less is refined.
+_GOOD_ENOUGH = 0.9
+_MOST_JUMPS = 4
 _AIM = (_WINDOW_LOW + _WINDOW_HIGH) / 2
 _SMALLEST_KEPT_PART = 0.1
 _FEWEST_COUNTS = 4
@@ -47,27 +50,43 @@ class Bisect(Controller):
         self._high: _Point | None = None
         self._pending = 0
         self._rounds = 0
+        self._jumps_left = _MOST_JUMPS
+        self._known: dict[frozenset[tuple[str, int]], float] = {}
         self._misses = 0  # consecutive positions that were still above the window
         self._landed = self._low.utilisation <= 1
         self._set_order(_ordered_steps(problem))
 
     def ask(self) -> Allocation | None:
-        """Return the allocation at the next position, or None once the window is hit or nothing finer is left."""
-        if self._landed or self._rounds >= self.problem.max_rounds:
-            return None
-        if self._high is not None and self._high.position - self._low.position == 1 and not self._put_off_jump():
-            return None
-        if self._high is None and self._low.position == len(self._steps):
-            return None
-        self._pending = self._extrapolate() if self._high is None else self._interpolate(self._high)
-        return self._allocation(self._pending)
+        """Return the next allocation, or None once the window is hit, nothing finer is left or rounds are used up."""
+        while not self._is_done():
+            self._pending = self._extrapolate() if self._high is None else self._interpolate(self._high)
+            allocation = self._allocation(self._pending)
+            known = self._known.get(frozenset(allocation.items()))
+            if known is None:
+                return allocation
+            self._move_bracket(known)  # another order of steps has led here before
+        return None
 
     def tell(self, allocation: Allocation, outcome: Outcome) -> None:
         """Move the bracket to what the allocation just asked for was measured to cost."""
         self._rounds += 1
-        point = _Point(self._pending, utilisation(outcome, self.problem.limits))
-        self._landed = _WINDOW_LOW <= point.utilisation <= _WINDOW_HIGH
-        if point.utilisation > _WINDOW_HIGH:
+        used = utilisation(outcome, self.problem.limits)
+        self._known[frozenset(allocation.items())] = used
+        self._move_bracket(used)
+
+    def _is_done(self) -> bool:
+        if self._landed or self._rounds >= self.problem.max_rounds:
+            return True
+        if self._high is None:
+            return self._low.position == len(self._steps)
+        if self._high.position - self._low.position > 1:
+            return False
+        return self._high.utilisation >= _GOOD_ENOUGH or not self._put_off_jump()
+
+    def _move_bracket(self, used: float) -> None:
+        point = _Point(self._pending, used)
+        self._landed = _WINDOW_LOW <= used <= _WINDOW_HIGH
+        if used > _WINDOW_HIGH:
             self._low, self._misses = point, self._misses + 1
         else:
             self._high, self._misses = point, 0
@@ -95,8 +114,9 @@ class Bisect(Controller):
         jumping = self._steps[start].group
         later = self._steps[start:]
         others = [step for step in later if step.group != jumping]
-        if not others:
+        if not others or not self._jumps_left:
             return False
+        self._jumps_left -= 1
         self._set_order([*self._steps[:start], *others, *(step for step in later if step.group == jumping)])
         self._high, self._misses = None, 0
         return True
