@@ -112,6 +112,10 @@ class Outcome:
     parameters: int
 
 
+# A search should end at most this far up a limit: what is above is for the noise of the final measurement.
+SAFE_UTILISATION = 0.975
+
+
 def utilisation(outcome: Outcome, limits: Limits) -> float:
     """Return the largest used part of any limit; at most 1 is feasible, 0 where there is no limit."""
     pairs = (

@@ -12,12 +12,12 @@ import math
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from edgeprune.contracts import Controller, Outcome, Problem, utilisation
+from edgeprune.contracts import SAFE_UTILISATION, Controller, Outcome, Problem, utilisation
 from edgeprune.network.groups import Allocation, Group, Layer
 from edgeprune.network.selection import allowed_counts, select_units
 
-# How far the tightest limit should be used; the room above is for the noise of the final measurement.
-_WINDOW_LOW, _WINDOW_HIGH = 0.93, 0.975
+# How far the tightest limit should be used.
+_WINDOW_LOW, _WINDOW_HIGH = 0.93, SAFE_UTILISATION
 # Where neighbouring positions lie on both sides of the window: using this much is left at that, less is refined.
 _GOOD_ENOUGH = 0.9
 _MOST_JUMPS = 4

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgeprune.contracts import Limits, Outcome, utilisation
+from edgeprune.contracts import SAFE_UTILISATION, Limits, Outcome, utilisation
 from edgeprune.network.groups import Allocation, Scores
 
 
@@ -62,8 +62,9 @@ def kept_score(scores: Scores, allocation: Allocation) -> float:
 
 
 def best_of(trials: Sequence[Trial], limits: Limits) -> Trial:
-    """Return the feasible trial that keeps most importance, or else the one nearest to the limits."""
-    feasible = [trial for trial in trials if trial.feasible]
-    if feasible:
-        return max(feasible, key=lambda trial: trial.kept_score)
-    return min(trials, key=lambda trial: utilisation(trial.outcome, limits))
+    """Return the trial that keeps most importance at a safe distance below the limits, or else the nearest to them."""
+    used = {trial.index: utilisation(trial.outcome, limits) for trial in trials}
+    safe = [trial for trial in trials if used[trial.index] <= SAFE_UTILISATION]
+    if safe:
+        return max(safe, key=lambda trial: trial.kept_score)
+    return min(trials, key=lambda trial: used[trial.index])

