@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import tempfile
 import warnings as python_warnings
 from collections.abc import Iterator, Sequence
@@ -139,7 +140,10 @@ def _save_program(program: ExportedProgram, path: Path) -> None:
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)
-    torch.export.save(program, path)
+    # NOTE: torch ends the whole process when the disk is full; Python raises.
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _simplify(job: OnnxJob, path: Path) -> str:

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from edgeprune.bench.target import Target, list_targets, load_target
+from edgeprune.errors import UnknownNameError, UsageError
+
+GOOD = 'name = "mine"\ndescription = "My board"\nruntime = "onnxruntime"\n'
+
+
+def written(folder, text):
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(list_targets()))
+def test_every_target_that_comes_along_loads(name):
+    target = load_target(name)
+    assert target.name == name
+    assert target.description
+    assert target.engine_settings()["threads"] == target.threads
+
+
+def test_a_file_is_a_target_too(tmp_path):
+    target = load_target(written(tmp_path, GOOD + "threads = 4\n[settings]\nspin = true\n"))
+    assert target == Target(
+        name="mine", description="My board", runtime="onnxruntime", threads=4, settings={"spin": True}
+    )
+    assert target.engine_settings() == {"spin": True, "threads": 4}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        target.threads = 1
+
+
+def test_listing_imports_no_checker():
+    code = (
+        "import sys; from edgeprune.bench.target import list_targets; list_targets(); print('pydantic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("hosst", "Unknown target 'hosst'. Did you mean 'host'?"), ("nowhere.toml", "no target file nowhere.toml")],
+)
+def test_an_unknown_target_is_refused(name, said):
+    with pytest.raises(UsageError, match=said.replace("?", r"\?")):
+        load_target(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GOOD + "thread = 2\n", "Unknown key in mine.toml 'thread'. Did you mean 'threads'?"),
+        (GOOD + 'threads = "2"\n', "threads: Input should be a valid integer (found '2')"),
+        (GOOD + "threads = 0\n", "threads is 0; it must be at least 1"),
+        (GOOD + 'precision = "fp17"\n', "precision: Input should be 'fp32', 'fp16' or 'int8' (found 'fp17')"),
+        (GOOD + 'kind = "fake"\n', "kind: Input should be 'real', 'icount' or 'emulated'"),
+        ('name = "mine"\n', "description: Field required"),
+        (GOOD.replace('"mine"', '"My Board"'), "'My Board' may hold small letters"),
+        ("name = \n", "mine.toml cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_place(tmp_path, text, said):
+    with pytest.raises(UsageError) as refused:
+        load_target(written(tmp_path, text))
+    assert said in str(refused.value)
+
+
+def test_a_broken_target_stays_listed_with_its_reason(tmp_path, monkeypatch):
+    from edgeprune.bench import target
+
+    written(tmp_path, "name = ")
+    monkeypatch.setattr(target, "_FOLDER", tmp_path)
+    assert "cannot be read" in list_targets()["mine"].problem
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(UnknownNameError, match="Known: host, host-litert"):
+        load_target("zzz")
