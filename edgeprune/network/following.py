@@ -35,6 +35,10 @@ MOST_PAIRS = 8  # attributes that are tried two at a time
 Change = tuple[nn.Module, str, Any]
 
 
+class FixedSizeError(PlanError):
+    """The plan changes a size that the network's own code writes as a number."""
+
+
 class _WrongShapeError(RuntimeError):
     """A result of the cut copy has another shape than the cut leaves."""
 
@@ -48,10 +52,15 @@ class Failure:
     frames: list[FrameType]
 
 
-def expected_shape(shape: Sequence[int], parts: Sequence[Tensor], dead: Atoms) -> tuple[int, ...]:
+def alive(part: Tensor, dead: Atoms) -> int:
+    """How many of these atoms are left."""
+    return int((~torch.from_numpy(dead)[part]).sum())
+
+
+def expected_shape(shape: Sequence[int], parts: Sequence[Tensor] | None, dead: Atoms) -> tuple[int, ...]:
     """The shape that is left of a tensor when dead atoms are gone."""
     gone: dict[int, Tensor] = {}
-    for part in parts:
+    for part in parts or ():
         mask = torch.from_numpy(dead)[part]
         if not mask.any():
             continue
@@ -85,10 +94,10 @@ class Beside(TorchDispatchMode):
         if step is None or step.name != name:
             self.lost = True  # other operations ran than before: only errors can tell from here on
             return out
-        shapes = [tuple(tensor.shape) for tensor in tensors_in(out)]
-        wanted = [expected_shape(shape, parts, self._dead) for shape, parts in zip(step.shapes, step.parts, strict=True)]
-        if shapes != wanted:
-            raise _WrongShapeError(f"{name} gave {shapes} where the cut leaves {wanted}")
+        for tensor, shape, parts in zip(tensors_in(out), step.shapes, step.parts, strict=True):
+            wanted = expected_shape(shape, parts, self._dead)
+            if parts is not None and tuple(tensor.shape) != wanted:
+                raise _WrongShapeError(f"{name} gave {tuple(tensor.shape)} where the cut leaves {wanted}")
         self.at += 1
         return out
 
@@ -138,10 +147,9 @@ def _pairs(trace: Trace, dead: Atoms, step: int) -> dict[int, set[int]]:
             for old, new in zip(shape, expected_shape(shape, parts, dead), strict=True):
                 if old != new:
                     pairs.setdefault(old, set()).add(new)
-        for value, atoms in near.literals:
-            alive = int((~torch.from_numpy(dead)[atoms]).sum())
-            if alive != value:
-                pairs.setdefault(value, set()).add(alive)
+        for _, value, atoms in near.literals:
+            if alive(atoms, dead) != value:
+                pairs.setdefault(value, set()).add(alive(atoms, dead))
     return pairs
 
 
@@ -185,15 +193,15 @@ def _tried(cut: nn.Module, changes: list[Change], failure: Failure, facts: tuple
             return now
         for module, name, value in old:
             setattr(module, name, value)
-    raise PlanError(_refusal(trace, dead, failure)) from failure.error
+    raise refusal(trace, dead, failure) from failure.error
 
 
-def _refusal(trace: Trace, dead: Atoms, failure: Failure) -> str:
+def refusal(trace: Trace, dead: Atoms, failure: Failure) -> FixedSizeError:
     """Say which number stands in the way, and where."""
     pairs = _pairs(trace, dead, failure.step)
     sizes = ", ".join(f"{old} to {' or '.join(map(str, sorted(new)))}" for old, new in sorted(pairs.items()))
     step = trace.steps[min(failure.step, len(trace.steps) - 1)]
-    return (
+    return FixedSizeError(
         f"The plan changes a size that the network's own code fixes at {raised_at(failure.error)} "
         f"(near {step.name} in module {step.module or 'the network itself'!r}; sizes that change there: {sizes or 'none'}; "
         f"the copy said: {failure.error}). Leave the groups that are used there whole, read the sizes from the tensors "

@@ -4,35 +4,82 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from torch import nn
+from torch import fx, nn
 
-from edgeprune.errors import ModelError
+from edgeprune.errors import ExportError, ModelError, UnknownNameError
 from edgeprune.network.attention import convert_attention
 from edgeprune.network.attributes import follow_shapes
 from edgeprune.network.coupling.ride import trace_network
 from edgeprune.network.coupling.solve import Solution
 from edgeprune.network.cutting import Positions, named_tensors, positions_of, remove_positions, removed_units
-from edgeprune.network.following import dead_atoms, follow_sizes
+from edgeprune.network.following import FixedSizeError, dead_atoms, first_failure, follow_sizes, refusal
+from edgeprune.network.graph_sizes import exported_network, patch_graph, trace_graph
 from edgeprune.network.groups import Structure
 from edgeprune.network.plan import Plan
-from edgeprune.network.structure import structure_and_solution
+from edgeprune.network.structure import structure_and_solution, structure_of
+
+Via = Literal["modules", "export", "auto"]
 
 
-def apply(plan: Plan, model: nn.Module, example_inputs: Any) -> nn.Module:
+def apply(plan: Plan, model: nn.Module, example_inputs: Any, via: Via = "modules") -> nn.Module:
     """Cut a copy of the network as the plan says; the network itself stays untouched.
 
+    Via "modules" the copy is made of the network's own classes. Via "export" it is the graph that torch.export
+    makes of the network, whose written sizes follow any cut. Via "auto" it is the first, or else the second.
+
     Raises PlanError for a plan that breaks a constraint, or that changes a size which the network's own code
-    writes as a number; ModelError where the network fails on the example inputs or cannot be copied.
+    writes as a number; ModelError where the network fails on the example inputs or cannot be copied;
+    ExportError where torch.export is asked for and refuses.
     """
+    if via not in ("modules", "export", "auto"):
+        raise UnknownNameError("way to cut (via)", via, ("modules", "export", "auto"))
+    if via == "export":
+        return _apply_to_graph(plan, model, example_inputs)
+    try:
+        return _apply_to_modules(plan, model, example_inputs)
+    except FixedSizeError:
+        if via == "modules":
+            raise
+        return _apply_to_graph(plan, model, example_inputs)
+
+
+def _apply_to_modules(plan: Plan, model: nn.Module, example_inputs: Any) -> nn.Module:
+    if isinstance(model, fx.GraphModule):
+        return _cut_graph(plan, model, example_inputs)
     trace = trace_network(model, example_inputs)
     structure, solution = structure_and_solution(trace)
     removed = removed_units(plan, structure.groups)
-    positions = positions_of(structure.groups, removed, None)
-    cut = cut_copy(model, positions, structure)
+    cut = cut_copy(model, positions_of(structure.groups, removed, None), structure)
     dead = dead_atoms(solution.classes.of, removed_classes(solution, structure, removed), solution.classes.count)
     follow_sizes(cut, model, trace, dead, example_inputs)
+    return cut
+
+
+def _apply_to_graph(plan: Plan, model: nn.Module, example_inputs: Any) -> nn.Module:
+    """Cut the exported graph; the plan is checked against the groups of the network itself first."""
+    groups = {group.name: group for group in structure_of(trace_network(model, example_inputs)).groups}
+    removed_units(plan, groups.values())
+    graph = exported_network(model, example_inputs)
+    same = {group.name: group for group in structure_of(trace_graph(graph, example_inputs)[0]).groups}
+    for edit in plan.edits:
+        if edit.group not in same or same[edit.group].slices[0].index != groups[edit.group].slices[0].index:
+            raise ExportError(f"Group {edit.group!r} is not the same in the exported graph; leave it whole.")
+    return _cut_graph(plan, graph, example_inputs)
+
+
+def _cut_graph(plan: Plan, graph: fx.GraphModule, example_inputs: Any) -> nn.Module:
+    trace, records = trace_graph(graph, example_inputs)
+    structure, solution = structure_and_solution(trace)
+    removed = removed_units(plan, structure.groups)
+    cut = cut_copy(graph, positions_of(structure.groups, removed, None), structure)
+    dead = dead_atoms(solution.classes.of, removed_classes(solution, structure, removed), solution.classes.count)
+    if isinstance(cut, fx.GraphModule):
+        patch_graph(cut, records, trace, dead)
+    failure = first_failure(cut, trace, dead, example_inputs)
+    if failure is not None:
+        raise refusal(trace, dead, failure) from failure.error
     return cut
 
 

@@ -30,11 +30,11 @@ class Call:
     tag_of: Callable[[Tensor], Tag]
     set_tag: Callable[[Tensor, Tag], None]
     locate: Callable[[], str]
-    literals: list[tuple[int, Tensor]] = field(default_factory=list)
+    literals: list[tuple[str, int, Tensor]] = field(default_factory=list)
 
-    def literal(self, value: int, atoms: Tensor) -> None:
-        """Note a number among the arguments that counts these atoms, so a cut changes it with them."""
-        self.literals.append((value, atoms))
+    def literal(self, key: str, value: int, atoms: Tensor) -> None:
+        """Note a number among the arguments (`groups`, `pad[4]`) that counts these atoms, so it follows a cut."""
+        self.literals.append((key, value, atoms))
 
     def operand(self, value: Any) -> Operand:
         """The shape and labels of one tensor argument; a number is a constant of no axes."""

@@ -36,8 +36,8 @@ class Step:
     name: str
     module: str
     shapes: tuple[tuple[int, ...], ...]
-    parts: tuple[tuple[Tensor, ...], ...]
-    literals: tuple[tuple[int, Tensor], ...] = ()
+    parts: tuple[tuple[Tensor, ...] | None, ...]  # None: one number everywhere, of any size
+    literals: tuple[tuple[str, int, Tensor], ...] = ()
 
 
 @dataclass
@@ -79,7 +79,8 @@ class Ride(TorchDispatchMode):
             rule(call)
         results = tensors_in(out)
         shapes = tuple(tuple(tensor.shape) for tensor in results)
-        parts = tuple(self.tag_of(tensor).parts for tensor in results)
+        tags = [self.tag_of(tensor) for tensor in results]
+        parts = tuple(None if tag.kind == "constant" else tag.parts for tag in tags)
         self.trace.steps.append(Step(name, module, shapes, parts, tuple(call.literals)))
         return out
 
@@ -189,12 +190,18 @@ def raised_at(error: BaseException) -> str:
     return f"{chosen.filename}:{chosen.lineno}"
 
 
-def trace_network(model: nn.Module, example_inputs: Any, run: Callable[..., Any] = forward) -> Trace:
+def _plainly(model: nn.Module, example_inputs: Any, _: Ride) -> Any:
+    return forward(model, example_inputs)
+
+
+def trace_network(
+    model: nn.Module, example_inputs: Any, run: Callable[[nn.Module, Any, Ride], Any] = _plainly
+) -> Trace:
     """Run the network once on the example inputs, labels riding along; the network is left as it was."""
     with evaluating(model), running_modules(model) as stack:
         ride = Ride(model, stack)
         with ride:
-            out = run(model, example_inputs)
+            out = run(model, example_inputs, ride)
         for tensor in outputs_in(out):
             for part in ride.tag_of(tensor).parts:
                 ride.trace.ledger.pins.append((flat(part), OUTPUT))

@@ -181,6 +181,7 @@ def _grouped(call: Call, vectors: list[Tensor], axes: tuple[list[Tensor], list[T
     if vectors and whole_blocks(groups, size):
         for vector in vectors:
             blocks = call.ledger.tie_along(vector.reshape(groups, size), 1)
+            call.literal("groups", groups, blocks)
             for unit in outer:
                 call.ledger.tie(blocks, unit.reshape(groups, -1))
         call.ledger.pins += [(flat(vector), None) for vector in inner]
@@ -212,6 +213,7 @@ def _transposed_blocks(call: Call, vectors: list[Tensor], axes: tuple[list[Tenso
     written = []
     for vector in vectors:
         blocks = call.ledger.tie_along(vector.reshape(groups, -1), 1)
+        call.literal("groups", groups, blocks)
         for unit in first:
             call.ledger.tie(blocks, unit.reshape(groups, -1))
         written.append(blocks.reshape(-1).repeat_interleave(width))

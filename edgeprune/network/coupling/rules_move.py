@@ -147,10 +147,12 @@ def slice_of(call: Call) -> None:
 
 def _note_ends(call: Call, parts: tuple[Tensor, ...], axis: int) -> None:
     """Where a range of channels starts and ends moves with the channels before it."""
-    for end in (call.argument(2, "start"), call.argument(3, "end")):
+    for position, name in ((2, "start"), (3, "end")):
+        end = call.argument(position, name)
         for part in parts:
-            if isinstance(end, int) and 0 < end < part.shape[axis]:
-                call.literal(end, part.narrow(axis, 0, end))
+            size = part.shape[axis]
+            if isinstance(end, int) and size > 1 and 0 < abs(end) < size:
+                call.literal(name, end % size, part.narrow(axis, 0, end % size))
 
 
 @RULES.on("split", "split_with_sizes", "chunk")
@@ -210,18 +212,19 @@ def pad(call: Call) -> None:
         if min(left, right) < 0:
             parts = list(call.forbid_all(parts, [axis], LITERAL_POSITION))
         elif left or right:
-            parts = [_padded(call, part, axis, (left, right)) for part in parts]
+            parts = [_padded(call, part, axis, (2 * step, left, right)) for part in parts]
     call.give(parts, [source])
 
 
-def _padded(call: Call, part: Tensor, axis: int, amounts: tuple[int, int]) -> Tensor:
+def _padded(call: Call, part: Tensor, axis: int, padding: tuple[int, int, int]) -> Tensor:
+    first, *amounts = padding
     if part.shape[axis] == 1:
         return part
     if len(long_axes(part)) > 1:
         return call.ledger.tie_along(part, axis)
     sides = [call.ledger.fresh(amount) for amount in amounts]
-    for amount, side in zip(amounts, sides, strict=True):
-        call.literal(amount, side)
+    for offset, (amount, side) in enumerate(zip(amounts, sides, strict=True)):
+        call.literal(f"pad[{first + offset}]", amount, side)
     if amounts[0] == amounts[1]:
         rows = tuple(flat(side) for side in sides)
         call.ledger.blocks.append(Block(rows, f"padded equally on both sides at {call.locate()}"))

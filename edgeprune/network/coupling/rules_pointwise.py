@@ -10,7 +10,7 @@ from edgeprune.network.coupling.tags import CONSTANT, FIXED
 
 SAME_NUMBER = (
     "zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "zeros_like",
-    "ones_like", "full_like", "empty_like", "scalar_tensor", "empty_strided", "new_empty_strided", "zero",
+    "ones_like", "full_like", "empty_like", "scalar_tensor", "empty_strided", "new_empty_strided",
 )  # fmt: skip
 MADE_HERE = (
     "arange", "linspace", "rand", "randn", "randint", "eye", "lift_fresh_copy", "lift_fresh", "rand_like",
@@ -74,7 +74,7 @@ def constant(call: Call) -> None:
         call.set_tag(tensor, CONSTANT)
 
 
-@RULES.on("fill", "fill_")
+@RULES.on("fill", "zero")
 def fill(call: Call) -> None:
     """Filling keeps the labels of the tensor filled: it may be a view of a larger one."""
 

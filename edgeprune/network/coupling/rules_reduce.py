@@ -198,7 +198,7 @@ def group_norm(call: Call) -> None:
     for vector in vectors:
         blocks = vector.reshape(groups, size)
         if size > 1 and whole_blocks(groups, size):
-            call.ledger.tie_along(blocks, 1)
+            call.literal("group", groups, call.ledger.tie_along(blocks, 1))
         elif size > 1:
             call.ledger.statistics.append((flat(vector), call.reason(STATISTIC, SPREAD)))
             call.ledger.blocks.append(Block(tuple(flat(row) for row in blocks), f"{groups} norm groups at {call.locate()}"))
