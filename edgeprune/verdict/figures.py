@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,8 @@ _STYLE: Mapping[Any, Any] = {  # matplotlib types its own keys as literals
     "ytick.labelcolor": _MUTED,
 }
 _BINS = 90
-_FARTHEST_MEDIANS = 1.6
-_VIEWBOX = re.compile(r'viewBox="[^"]*"')
+# Beyond so many times the slower median nothing is drawn, or it would squeeze everything else.
+_FARTHEST_SAMPLE, _FARTHEST_LIMIT = 1.6, 3.0
 
 
 def latency_distributions(before: Samples, after: Samples, limit_ms: float | None) -> str:
@@ -65,7 +66,7 @@ def latency_distributions(before: Samples, after: Samples, limit_ms: float | Non
             counts, _ = np.histogram(samples.pooled, bins=edges)
             axes.stairs(counts / max(counts.max(), 1), edges, fill=True, color=colour, alpha=0.55)
             _median_label(axes, samples, colour, side)
-            marks = [_median(process) for process in samples.processes if process]
+            marks = [statistics.median(process) for process in samples.processes if process]
             axes.plot(marks, [-0.06] * len(marks), "|", color=colour, markersize=9, markeredgewidth=1.8, clip_on=False)
         axes.set(xlim=(low, high), ylim=(-0.12, 1.3), yticks=[], xlabel="latency of one inference, milliseconds")
         axes.grid(visible=False, axis="y")
@@ -78,11 +79,11 @@ def latency_distributions(before: Samples, after: Samples, limit_ms: float | Non
 def shown_range(before: Samples, after: Samples, limit_ms: float | None) -> tuple[float, float]:
     """Return the range of milliseconds to draw: nearly all samples, but not far beyond the medians and the limit."""
     pooled = [sorted(samples.pooled) for samples in (before, after)]
-    ends = [before.median_ms, after.median_ms, *([limit_ms] if limit_ms is not None else [])]
+    slower_ms = max(before.median_ms, after.median_ms)
+    ends = [before.median_ms, after.median_ms, *_near_limit(limit_ms, slower_ms)]
     low = min(*ends, *(ordered[int(0.002 * len(ordered))] for ordered in pooled))
-    # A stall of the machine can be many times a median; drawn in full, it would squeeze everything else.
     slow = max(ordered[int(0.99 * (len(ordered) - 1))] for ordered in pooled)
-    high = max(*ends, min(slow, _FARTHEST_MEDIANS * max(before.median_ms, after.median_ms)))
+    high = max(*ends, min(slow, _FARTHEST_SAMPLE * slower_ms))
     margin = 0.04 * (high - low) or 0.05 * high or 1.0
     return max(low - margin, 0.0), high + margin
 
@@ -174,19 +175,17 @@ def _note(
 
 def _latency_range(points: Sequence[Round], limit_ms: float | None) -> tuple[float, float]:
     ends = [end for point in points for end in point.interval_ms]
-    ends += [limit_ms] if limit_ms is not None else []
+    ends += _near_limit(limit_ms, max(ends))
     room = 0.1 * (max(ends) - min(ends)) or 0.1 * max(ends)
     return max(min(ends) - room, 0.0), max(ends) + room
 
 
+def _near_limit(limit_ms: float | None, slowest_ms: float) -> list[float]:
+    return [limit_ms] if limit_ms is not None and limit_ms <= _FARTHEST_LIMIT * slowest_ms else []
+
+
 def _limit_line(line: Line2D) -> None:
     line.set(color=_LIMIT, linewidth=1.4, linestyle=(0, (5, 3)))
-
-
-def _median(values: Sequence[float]) -> float:
-    import statistics
-
-    return statistics.median(values)
 
 
 def _svg(draw: Callable[..., None], description: str, height: float, columns: int = 1) -> str:
@@ -209,12 +208,11 @@ def _svg(draw: Callable[..., None], description: str, height: float, columns: in
 
 
 def _inline(svg: str, description: str) -> str:
-    viewbox = _VIEWBOX.search(svg)
-    body = svg[svg.index("<g") :] if viewbox else svg
+    head, start, body = svg.partition("<g")
     # Groups are numbered alike in every figure, and an id must be unique in the page; marks and clips keep theirs.
-    body = re.sub(r'<g id="[^"]*"', "<g", body)
+    body = re.sub(r'<g id="[^"]*"', "<g", start + body)
     body = re.sub(r" font-family: [^;]*;", "", body).replace("xlink:href", "href")
     for stand_in, variable in _VARIABLES.items():
         body = body.replace(stand_in, variable)
-    box = viewbox[0] if viewbox else ""
+    (box,) = re.findall(r'viewBox="[^"]*"', head)
     return f'<svg role="img" aria-label="{description}" {box}>{body}'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,8 +174,8 @@ def decide(limits: Limits, accuracy_floor: float | None, final: Costs) -> Decisi
 
 
 def result_to_dict(result: Result) -> dict[str, Any]:
-    """Return the result as plain JSON types, `schema` first."""
-    return {"schema": result.schema, **{f.name: _plain(getattr(result, f.name)) for f in fields(result)}}
+    """Return the result as what `json` writes, `schema` first."""
+    return {"schema": result.schema, **asdict(result)}
 
 
 def write_result(result: Result, path: Path) -> None:
@@ -222,14 +222,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number of JSON")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
 def _check(result: Result, path: Path) -> None:

@@ -248,10 +248,18 @@ def test_a_stall_does_not_squeeze_the_distributions(make_run):
     assert outside_part(history.before, history.after, 1.866) == pytest.approx(6 / 1440, abs=0.006)
 
 
-def test_a_limit_far_away_is_still_drawn(make_run):
+def test_a_limit_is_drawn_unless_it_is_so_far_that_it_squeezes_the_rest(make_run):
     history = read_history(make_run())
     low, high = shown_range(history.before, history.after, 0.5)
     assert low < 0.5 < 3.110 < high
+    assert shown_range(history.before, history.after, 5.0)[1] > 5.0
+    assert shown_range(history.before, history.after, 100.0)[1] < 3.5
+
+
+def test_a_limit_far_above_leaves_the_drawings_readable(make_run):
+    page, _, _ = report(make_run(budget=AskedBudget({"latency": "100ms"}, latency_ms=100.0)))
+    assert "within the limit of 100.0 ms" in page.words
+    assert "limit 100.0 ms" not in page.words
 
 
 @pytest.mark.parametrize("line", ['{"stage": "search"}', '{"stage": "final", "measurement": {"runs": 3}}'])
