@@ -105,6 +105,9 @@ def bench(artifacts: Sequence[Path], target: str, out: Path | None, progress: Pr
     from edgeprune.files import write_text
 
     board = load_target(target)
+    for artifact in artifacts:
+        if not artifact.is_file():
+            raise UsageError(f"There is no artifact {artifact}. Make one with: edgeprune export MODEL --to onnx")
     measured = {}
     for artifact in artifacts:
         progress.say(f"measuring {artifact} on {target}")

@@ -144,11 +144,12 @@ def _read_pickle(path: Path, trust_pickle: bool) -> Any:
         with current_directory_on_path():
             return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except pickle.UnpicklingError as error:
-        if trust_pickle or "GLOBAL" not in str(error):
+        if trust_pickle or ("GLOBAL" not in str(error) and not _begins_like_a_pickle(path)):
             raise ModelError(_TRUNCATED.format(path=path, reason=_first_line(error))) from error
         named = str(error).partition("GLOBAL ")[2].partition(" ")[0]
+        what = f" (it names {named})" if named else ""
         raise ModelError(
-            f"{path} is a pickle that holds more than tensors (it names {named}), and reading it can run any code. "
+            f"{path} is a pickle that holds more than tensors{what}, and reading it can run any code. "
             "Save the state dict instead, or add --trust-pickle if you trust where the file came from."
         ) from error
     except (ImportError, AttributeError) as error:
@@ -157,6 +158,11 @@ def _read_pickle(path: Path, trust_pickle: bool) -> Any:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         raise ModelError(_TRUNCATED.format(path=path, reason=_first_line(error))) from error
+
+
+def _begins_like_a_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80"  # the opcode that names the protocol
 
 
 def _build(arch: str) -> nn.Module:
