@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from edgeprune.verdict.result import Costs, Result
 
-_HOME = re.compile(r"(?:/(?:home|Users)/[^/\s'\"]+|/root(?=/|\b))")
+_HOME = re.compile(r"/(?:home|Users)/[^/\s'\"]+|(?<![\w.-])/root\b|[A-Za-z]:\\Users\\[^\\\s'\"]+")
 _MINUS = "\N{MINUS SIGN}"
 
 KINDS: Mapping[str, str] = {
