@@ -94,7 +94,8 @@ def run_on_target(artifact: Path, target: Target, samples: Sequence[Sequence[Arr
         raise UsageError("There are no samples to run on the target.")
     transport = _transport(target)
     columns = {f"input_{index}": np.stack(column) for index, column in enumerate(zip(*samples, strict=True))}
-    with tempfile.TemporaryDirectory() as folder:
+    # Also one at a time: it would disturb whoever measures on this board.
+    with tempfile.TemporaryDirectory() as folder, transport.lock():
         path = Path(folder) / "inputs.npz"
         np.savez(path, allow_pickle=False, **columns)
         arguments = [*_arguments("run", artifact, target, transport), "--inputs", transport.put(path)]
@@ -206,6 +207,8 @@ def _transport(target: Target) -> Transport:
 
 
 def _arguments(mode: str, artifact: Path, target: Target, transport: Transport) -> list[str]:
+    if not artifact.is_file():
+        raise UsageError(f"There is no artifact {artifact}.")
     known = registry.entries("runtimes")
     if target.runtime not in known:
         raise UnknownNameError("runtime", target.runtime, known)

@@ -30,8 +30,8 @@ class ProcessRun:
 class Measurement:
     """The latency of one artifact on one target, with every raw sample; all statistics derive from `runs`.
 
-    `kind` is "real", "icount" or "emulated". `latency_interval_ms` is a 95 % interval of the median by
-    a bootstrap over processes, then blocks. `latency_p90_ms` and `latency_p99_ms` are None where the sample is too small.
+    `kind` is "real", "icount" or "emulated". `latency_interval_ms` is a 95 % interval of the median by a bootstrap
+    over processes, then blocks. `latency_p90_ms` and `latency_p99_ms` are None where the sample is too small.
     """
 
     target: str
@@ -69,4 +69,6 @@ def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
         for run in data["runs"]
     )
     low, high = data["latency_interval_ms"]
-    return Measurement(**{**data, "runs": runs, "latency_interval_ms": (low, high), "warnings": tuple(data["warnings"])})
+    return Measurement(
+        **{**data, "runs": runs, "latency_interval_ms": (low, high), "warnings": tuple(data["warnings"])}
+    )

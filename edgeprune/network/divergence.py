@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch.export import ExportedProgram
 
 from edgeprune.errors import VerificationError
+from edgeprune.network.layer_names import module_of
 from edgeprune.network.onnx_run import Array, run_onnx
 from edgeprune.network.parity import check_parity
 
@@ -28,7 +28,7 @@ def first_difference(program: ExportedProgram, model: onnx.ModelProto, inputs: S
             check_parity([expected[name]], [value], name)
         except VerificationError:
             node = places[name]
-            return f"{_module_of(node)} ({node.op_type}, value {name!r})"
+            return f"{module_of(node) or 'the network itself'} ({node.op_type}, value {name!r})"
     return None
 
 
@@ -66,9 +66,3 @@ def _onnx_values(model: onnx.ModelProto, inputs: Sequence[torch.Tensor], names: 
     present = {output.name for output in watched.graph.output}
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in present)
     return dict(zip(wanted, run_onnx(watched, inputs, wanted), strict=True))
-
-
-def _module_of(node: onnx.NodeProto) -> str:
-    notes = {note.key: note.value for note in node.metadata_props}
-    scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))[:-1]
-    return next((scope for scope in reversed(scopes) if scope), "the network itself")

@@ -8,7 +8,7 @@ import tempfile
 import warnings as python_warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -73,14 +73,12 @@ def export_network(
         out_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out_dir) as scratch, _quiet_exporters():
             exported = _export(_eval_copy(network), inputs, Path(scratch), simplify)
-            for path in (exported.exported_program, exported.onnx):
-                if path is not None:
-                    path.replace(out_dir / path.name)
+            exported = _publish(exported, out_dir)
     except OSError as error:
         raise storage_error(out_dir, error) from error
     for warning in exported.warnings:
         progress.say(warning)
-    return _moved(exported, out_dir)
+    return exported
 
 
 def _export(network: nn.Module, inputs: tuple[torch.Tensor, ...], out: Path, simplify: bool) -> Exported:
@@ -108,10 +106,14 @@ def _export(network: nn.Module, inputs: tuple[torch.Tensor, ...], out: Path, sim
     )
 
 
-def _moved(exported: Exported, out_dir: Path) -> Exported:
+def _publish(exported: Exported, out_dir: Path) -> Exported:
+    """Move the finished files to their place; a program of an earlier export must not stay beside another's ONNX."""
     program = exported.exported_program
-    moved = {**vars(exported), "onnx": out_dir / exported.onnx.name}
-    return Exported(**{**moved, "exported_program": out_dir / program.name if program else None})
+    if program is None:
+        (out_dir / PROGRAM_NAME).unlink(missing_ok=True)
+    else:
+        program = program.replace(out_dir / PROGRAM_NAME)
+    return replace(exported, exported_program=program, onnx=exported.onnx.replace(out_dir / ONNX_NAME))
 
 
 def _eval_copy(network: nn.Module) -> nn.Module:

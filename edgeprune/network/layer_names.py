@@ -65,13 +65,13 @@ class _Names:
     def _layer_of(self, node: onnx.NodeProto) -> str:
         if node.op_type in _WEIGHTED:
             weights = [name for name in node.input if name.endswith(_WEIGHT_SUFFIX)]
-            return weights[0].removesuffix(_WEIGHT_SUFFIX) if weights else _scope(node)
+            return weights[0].removesuffix(_WEIGHT_SUFFIX) if weights else module_of(node) or node.op_type
         feeding = [self.layers[name] for name in node.input if name in self.layers]
         return max(feeding, key=lambda layer: self.met[layer], default="constant")
 
 
-def _scope(node: onnx.NodeProto) -> str:
-    """Return the innermost module that the exporter says a node comes from."""
+def module_of(node: onnx.NodeProto) -> str:
+    """Return the innermost module that the exporter's notes say a node comes from, "" where they say none."""
     notes = {note.key: note.value for note in node.metadata_props}
     scopes = ast.literal_eval(notes.get(_SCOPES, "[]"))[:-1]  # the last one is the operation itself
-    return next((scope for scope in reversed(scopes) if scope), node.op_type)
+    return next((str(scope) for scope in reversed(scopes) if scope), "")

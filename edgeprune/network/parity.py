@@ -48,11 +48,6 @@ class ParityReport:
     samples: int
 
 
-def parity_limits(precision: str) -> ParityLimits:
-    """Return the limits of a precision; an unknown one is held to the strictest."""
-    return _LIMITS.get(precision, _LIMITS["fp32"])
-
-
 def check_parity(
     reference_outputs: Sequence[Array], outputs: Sequence[Array], what: str, precision: str = "fp32"
 ) -> ParityReport:
@@ -62,7 +57,7 @@ def check_parity(
     """
     if len(reference_outputs) != len(outputs):
         raise VerificationError(f"{what}: {len(outputs)} outputs where the reference has {len(reference_outputs)}.")
-    limits = parity_limits(precision)
+    limits = _LIMITS.get(precision, _LIMITS["fp32"])  # an unknown precision is held to the strictest
     distances = [
         _compare(np.asarray(reference), np.asarray(output), f"{what}, output {index}", limits)
         for index, (reference, output) in enumerate(zip(reference_outputs, outputs, strict=True))

@@ -22,7 +22,8 @@ class Converter:
         # The file lives as long as the process, and holds the last words of one that dies.
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, str(_PROGRAM)],
+            # -P: the program's own folder holds files with the names of engines, which must not be found as them.
+            [sys.executable, "-P", str(_PROGRAM)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,

@@ -38,7 +38,9 @@ class OnnxRuntime:
         except Exception as error:  # the engine's errors have no base class of their own
             raise ValueError(str(error)) from error
         if request.onnx != out:
-            shutil.copyfile(request.onnx, out)
+            partial = out.with_name(f".{out.name}.partial")
+            shutil.copyfile(request.onnx, partial)
+            partial.replace(out)
 
     def open(self, artifact: str, settings: Mapping[str, Any]) -> _Session:
         """Load an ONNX file with `threads` threads."""

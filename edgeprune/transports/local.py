@@ -96,14 +96,20 @@ class Local(Transport):
 
 def _open_shared(path: Path) -> IO[str]:
     """Open the lock file for reading and writing; it belongs to whoever came first and every user may lock it."""
-    mask = os.umask(0)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        return os.fdopen(_descriptor(path), "r+", encoding="utf-8")
     except OSError as error:
         raise BoardError(f"The lock {path} of this machine cannot be opened: {error.strerror}.") from error
-    finally:
-        os.umask(mask)
-    return os.fdopen(descriptor, "r+", encoding="utf-8")
+
+
+def _descriptor(path: Path) -> int:
+    # NOTE: asking to create a file of another user fails in /tmp, even where one may write to it.
+    try:
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        os.fchmod(descriptor, 0o666)
+        return descriptor
 
 
 def _try_lock(file: IO[str]) -> bool:

@@ -105,7 +105,7 @@ def test_a_corrupt_artifact_is_a_build_error_that_names_it(tmp_path, host, short
 
 
 def test_a_missing_artifact_is_refused(tmp_path, host):
-    with pytest.raises(BoardError, match=r"no file .*gone.onnx"):
+    with pytest.raises(UsageError, match=r"no artifact .*gone.onnx"):
         measure(tmp_path / "gone.onnx", host)
 
 

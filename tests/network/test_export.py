@@ -152,6 +152,13 @@ def test_a_network_that_cannot_be_followed_still_gives_onnx(tmp_path):
     assert (exported.parameters.onnx, exported.parameters.unused) == (10, 10)
 
 
+def test_a_program_of_an_earlier_export_does_not_stay_beside_another_onnx(tmp_path):
+    export_network(nn.Linear(4, 2), (torch.ones(1, 4),), tmp_path, simplify=False)
+    assert (tmp_path / "model.pt2").exists()
+    export_network(Branching().eval(), (torch.ones(1, 4),), tmp_path, simplify=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
 @pytest.mark.parametrize("kind", [Plain, Residual, Depthwise, Concatenated])
 def test_every_lower_rung_computes_the_same(tmp_path, monkeypatch, kind):
     def refuse(*_):
