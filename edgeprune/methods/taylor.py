@@ -74,6 +74,8 @@ def _backward_passes(network: nn.Module, data: Data, batches: int) -> Iterator[N
         network.zero_grad(set_to_none=True)
         loss = data.loss(network(*as_inputs(inputs)), targets)
         if not bool(torch.isfinite(loss)):
-            raise TrainingError(f"The loss of the trained network is {float(loss)} on its training data; check --data.")
-        loss.backward()  # type: ignore[no-untyped-call]
+            raise TrainingError(
+                f"The loss of the trained network is {float(loss.detach())} on its training data; check --data."
+            )
+        loss.backward()
         yield

@@ -223,7 +223,7 @@ class _Recovery:
         penalty = method.penalty(self.network) if method is not None else None
         if penalty is not None:
             loss = loss + penalty
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if method is not None:
             method.after_backward(self.network)
         value = float(loss.detach())
