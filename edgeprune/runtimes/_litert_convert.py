@@ -43,7 +43,7 @@ def _convert(program: Path, out: Path) -> str:
         torch.set_num_threads(1)
         exported = torch.export.load(program)
         arguments, _ = exported.example_inputs
-        network = fold_batch_norms(exported.module())
+        network = name_layers(fold_batch_norms(exported.module()))
         partial = out.with_name(f".{out.name}.partial")
         litert_torch.convert(network, tuple(arguments)).export(str(partial))
         partial.replace(out)
@@ -65,6 +65,16 @@ def fold_batch_norms(network: fx.GraphModule) -> fx.GraphModule:
             _fold(network, node)
     network.graph.eliminate_dead_code()
     network.recompile()
+    return network
+
+
+def name_layers(network: fx.GraphModule) -> fx.GraphModule:
+    """Make the converter name tensors `LAYER_<module>`, with / for dots, which the profiler reads back."""
+    for node in network.graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if stack:
+            module, _ = list(stack.values())[-1]
+            node.meta["nn_module_stack"] = {"layer": (module.replace(".", "/"), "LAYER")}
     return network
 
 

@@ -1,21 +1,25 @@
 """LiteRT (TensorFlow Lite) on the processor, through XNNPACK.
 
 Build: litert-torch turns `model.pt2` into `.tflite`, in a converter process that one instance keeps warm.
-Board: `pip install ai-edge-litert`; where only the older tflite-runtime exists, that one.
+Board: `pip install ai-edge-litert`; where only the older tflite-runtime exists, that one (without profiles).
 """
 
 from __future__ import annotations
 
+import runpy
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from edgeprune.contracts import BuildRequest
     from edgeprune.runtimes._litert_converter import Converter
+
+# Beside this file on the workstation; a board to which only this file was carried has no profiles.
+_PROFILER = Path(__file__).with_name("_litert_profile.py")
 
 
 class LiteRt:
@@ -47,16 +51,26 @@ class LiteRt:
         return _Session(artifact, int(settings.get("threads", 1)))
 
     def profile(self, artifact: str, settings: Mapping[str, Any], inputs: Sequence[Any]) -> Mapping[str, float]:
-        """Return nothing: the interpreter's Python interface does not time operations."""
-        return {}
+        """Return milliseconds per inference by layer, with one thread and inputs of the engine's choice.
+
+        What follows a layer counts for it; transposes are `(layout)`. Empty where the profiler is not at hand, does
+        not know the engine's version, or finds kernels that do not match the layers of the file one to one.
+        """
+        if not _PROFILER.is_file():
+            return {}
+        profiler = runpy.run_path(str(_PROFILER))
+        session = self.open(artifact, settings)
+        layers_ms: Mapping[str, float] = profiler["layers_ms"](artifact, session.interpreter, session.version)
+        return layers_ms
 
 
 class _Session:
     def __init__(self, artifact: str, threads: int) -> None:
-        interpreter_class, self.version = _interpreter()
-        self._interpreter = interpreter_class(model_path=artifact, num_threads=threads)
-        self._interpreter.allocate_tensors()
-        inputs, outputs = _ends(self._interpreter)
+        name = "ai_edge_litert" if find_spec("ai_edge_litert") or not find_spec("tflite_runtime") else "tflite_runtime"
+        self.version = import_module(name).__version__
+        self.interpreter = import_module(name + ".interpreter").Interpreter(model_path=artifact, num_threads=threads)
+        self.interpreter.allocate_tensors()
+        inputs, outputs = _ends(self.interpreter)
         self._inputs = [end["index"] for end in inputs]
         self._outputs = [end["index"] for end in outputs]
         self.input_shapes = [tuple(int(size) for size in end["shape"]) for end in inputs]
@@ -64,14 +78,9 @@ class _Session:
 
     def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
         for index, array in zip(self._inputs, inputs):
-            self._interpreter.set_tensor(index, array)
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index) for index in self._outputs]
-
-
-def _interpreter() -> tuple[Any, str]:
-    name = "ai_edge_litert" if find_spec("ai_edge_litert") or not find_spec("tflite_runtime") else "tflite_runtime"
-    return import_module(name + ".interpreter").Interpreter, import_module(name).__version__
+            self.interpreter.set_tensor(index, array)
+        self.interpreter.invoke()
+        return [self.interpreter.get_tensor(index) for index in self._outputs]
 
 
 def _ends(interpreter: Any) -> tuple[list[Any], list[Any]]:

@@ -16,7 +16,8 @@ from edgeprune.contracts import BuildRequest
 from edgeprune.network.export import export_network
 
 RUNTIMES = registry.entries("runtimes")
-BOARD_FILES = [*(entry.path for entry in RUNTIMES.values()), Path(agent.__file__)]
+_BESIDE = [entry.path.with_name(f"_{entry.path.stem}_profile.py") for entry in RUNTIMES.values()]
+BOARD_FILES = [*(entry.path for entry in RUNTIMES.values()), *filter(Path.is_file, _BESIDE), Path(agent.__file__)]
 SETTINGS = {"threads": 1}
 
 

@@ -7,8 +7,10 @@ from small_networks import Concatenated, Depthwise, Residual, randomise
 from torch import nn
 
 from edgeprune import registry
+from edgeprune.bench import agent
 from edgeprune.contracts import BuildRequest
 from edgeprune.network.export import export_network
+from edgeprune.runtimes import _litert_profile
 from edgeprune.runtimes._litert_convert import fold_batch_norms
 from edgeprune.runtimes._litert_converter import Converter
 
@@ -51,6 +53,45 @@ def test_several_inputs_and_outputs_keep_their_order(tmp_path, runtime):
     found = session.run([tensor.numpy() for tensor in inputs])
     for output, expected in zip(found, TwoEnds()(*inputs), strict=True):
         np.testing.assert_allclose(output, expected.numpy(), atol=1e-6)
+
+
+def test_a_profile_names_the_layers_in_execution_order(tmp_path, runtime):
+    network = randomise(Depthwise())
+    artifact = str(built(runtime, network, (torch.zeros(1, 3, 32, 32),), tmp_path))
+    layers_ms = runtime.profile(artifact, {"threads": 1}, ())
+    weighted = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert [name for name in layers_ms if name in weighted] == weighted
+    assert set(layers_ms) <= {*weighted, "(layout)", "input"}
+    assert sum(layers_ms.values()) > 0
+    interpreter = runtime.open(artifact, {"threads": 1}).interpreter
+    assert _litert_profile.layers_ms(artifact, interpreter, "99.0.0") == {}
+
+
+def test_kernels_count_for_the_layer_before_them():
+    kernels = [
+        ("Transpose (ND)", 1.0),
+        ("Clamp", 2.0),
+        ("Convolution IGEMM", 3.0),
+        ("Add", 4.0),
+        ("Fully Connected", 5.0),
+    ]
+    assert _litert_profile.by_layer(kernels, ["conv", "linear"]) == {
+        "(layout)": 1.0,
+        "input": 2.0,
+        "conv": 7.0,
+        "linear": 5.0,
+    }
+
+
+@pytest.mark.parametrize("names", [["conv"], ["conv", "linear", "more"], ["conv", ""]])
+def test_kernels_that_do_not_match_the_layers_are_no_profile(names):
+    assert _litert_profile.by_layer([("Convolution", 1.0), ("Fully Connected", 1.0)], names) == {}
+
+
+def test_a_board_with_the_runtime_file_alone_has_no_profile(tmp_path):
+    alone = tmp_path / "litert.py"
+    alone.write_bytes(registry.entries("runtimes")["litert"].path.read_bytes())
+    assert agent.load_runtime(str(alone)).profile("model.tflite", {}, ()) == {}
 
 
 def test_one_converter_serves_all_builds_of_an_instance(tmp_path, runtime):
