@@ -18,6 +18,9 @@ from torch import nn
 
 from edgeprune.errors import ModelError
 from edgeprune.network.model import load_model
+from edgeprune.network.plan import Plan, PruneChannels
+from edgeprune.network.structure import channel_groups
+from edgeprune.network.surgery import apply
 
 ARCH = "small_networks:Residual"
 INPUT = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -107,6 +110,17 @@ def test_pt2_can_be_trained_evaluated_copied_and_exported_again(network, tmp_pat
     assert not torch.equal(loaded.norm.running_mean, statistics)
     again = torch.export.export(loaded.eval(), (INPUT,)).module()
     assert torch.allclose(again(INPUT), loaded(INPUT), atol=1e-6)
+
+
+def test_pt2_has_the_same_groups_and_can_be_cut(network, tmp_path):
+    _save_pt2(network, tmp_path / "net.pt2")
+    loaded = load_model(tmp_path / "net.pt2").module
+    groups = channel_groups(loaded, (INPUT,))
+    assert [(group.name, group.slices) for group in groups] == [
+        (group.name, group.slices) for group in channel_groups(network, (INPUT,))
+    ]
+    plan = Plan(tuple(PruneChannels(group.name, tuple(range(1, group.size))) for group in groups))
+    assert torch.equal(apply(plan, loaded, (INPUT,))(INPUT), apply(plan, network, (INPUT,))(INPUT))
 
 
 def test_pt2_brings_dropout_back_to_life(tmp_path):
