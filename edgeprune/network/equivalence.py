@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.errors import VerificationError
 from edgeprune.network.coupling.ride import as_inputs, evaluating, forward, outputs_in
@@ -98,11 +101,37 @@ def as_double(value: Any) -> Any:
     return value
 
 
+class _Double(TorchDispatchMode):
+    """Turns casts to single precision into casts to double, and skips checks of the number type."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten._assert_tensor_metadata.default:
+            return None
+        kwargs = dict(kwargs or {})
+        if kwargs.get("dtype") == torch.float32:
+            kwargs["dtype"] = torch.float64
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def in_double() -> Iterator[None]:
+    """Numbers that a network makes or casts while it runs are in float64 as well."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Double():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def _compare(masked: nn.Module, cut: nn.Module, inputs: Any, exact: bool) -> float | None:
     """The largest difference relative to the largest output; None where only shapes and finiteness count."""
-    with evaluating(masked):
+    with evaluating(masked), in_double():
         wanted = outputs_in(forward(masked, as_inputs(inputs)))
-    with evaluating(cut):
+    with evaluating(cut), in_double():
         got = outputs_in(forward(cut, as_inputs(inputs)))
     if [tensor.shape for tensor in wanted] != [tensor.shape for tensor in got]:
         raise VerificationError("The cut network's outputs have other shapes than the original's.")

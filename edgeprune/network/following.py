@@ -7,8 +7,8 @@ setting it moves the first such place further down; otherwise the number is writ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from types import FrameType, TracebackType
 from typing import Any
@@ -43,6 +43,10 @@ class _WrongShapeError(RuntimeError):
     """A result of the cut copy has another shape than the cut leaves."""
 
 
+class _OtherOperationError(RuntimeError):
+    """Another operation ran than in the record: a wrong size, or PyTorch chose another way for a smaller one."""
+
+
 @dataclass
 class Failure:
     """Where the cut copy first departs from the record: how far it came, and the frames that were running."""
@@ -75,9 +79,13 @@ def expected_shape(shape: Sequence[int], parts: Sequence[Tensor] | None, dead: A
 class Beside(TorchDispatchMode):
     """Runs the cut copy beside the record and stops at the first result of another shape."""
 
-    def __init__(self, steps: Sequence[Step], dead: Atoms) -> None:
-        """Take the record of the original run and the atoms that are gone."""
+    def __init__(self, steps: Sequence[Step], dead: Atoms, tolerant: bool) -> None:
+        """Take the record of the original run and the atoms that are gone.
+
+        A tolerant run goes on where other operations run than before, and stops at errors alone from there.
+        """
         super().__init__()
+        self._tolerant = tolerant
         self.marks = [position for position, step in enumerate(steps) if step.name not in LAYOUT]
         self.at = 0
         self.lost = False
@@ -87,12 +95,14 @@ class Beside(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        name = func._schema.name.partition("::")[2]
+        name = func._schema.name.partition("::")[2].removesuffix("_with_sizes")
         if name in LAYOUT or self.lost:
             return out
         step = self._steps[self.marks[self.at]] if self.at < len(self.marks) else None
-        if step is None or step.name != name:
-            self.lost = True  # other operations ran than before: only errors can tell from here on
+        if step is None or step.name.removesuffix("_with_sizes") != name:
+            if not self._tolerant:
+                raise _OtherOperationError(f"{name} ran where {step.name if step else 'nothing'} ran before the cut")
+            self.lost = True
             return out
         for tensor, shape, parts in zip(tensors_in(out), step.shapes, step.parts, strict=True):
             wanted = expected_shape(shape, parts, self._dead)
@@ -108,7 +118,14 @@ class Beside(TorchDispatchMode):
 
 def first_failure(cut: nn.Module, trace: Trace, dead: Atoms, example_inputs: Any) -> Failure | None:
     """Run the cut copy; where it first departs from the record, or None."""
-    mode = Beside(trace.steps, dead)
+    failure = _run_beside(cut, Beside(trace.steps, dead, tolerant=False), example_inputs)
+    if failure is not None and isinstance(failure.error, _OtherOperationError):
+        tolerant = _run_beside(cut, Beside(trace.steps, dead, tolerant=True), example_inputs)
+        failure = None if tolerant is None else Failure(failure.step, tolerant.error, failure.frames)
+    return failure
+
+
+def _run_beside(cut: nn.Module, mode: Beside, example_inputs: Any) -> Failure | None:
     with evaluating(cut):
         try:
             with mode:
@@ -125,81 +142,138 @@ def _frames(traceback: TracebackType | None) -> Iterator[FrameType]:
 
 
 def follow_sizes(cut: nn.Module, original: nn.Module, trace: Trace, dead: Atoms, example_inputs: Any) -> None:
-    """Set the attributes of the cut copy that hold old sizes; raises PlanError where none does."""
+    """Set the attributes of the cut copy that hold old sizes; raises FixedSizeError where none does."""
     failure = first_failure(cut, trace, dead, example_inputs)
-    names = {id(module): name for name, module in cut.named_modules()}
-    before = dict(original.named_modules())
+    if failure is None:
+        return
+    search = Search(cut, original, trace, dead)
     while failure is not None:
-        pairs = _pairs(trace, dead, failure.step)
-        changes = [
-            change
-            for module, wanted in _modules(failure, names)
-            for change in _changes(module, before[names[id(module)]], wanted, pairs)
-        ]
-        failure = _tried(cut, changes, failure, (trace, dead, example_inputs))
+        failure = _tried(search, list(search.changes(failure)), failure, example_inputs)
 
 
-def _pairs(trace: Trace, dead: Atoms, step: int) -> dict[int, set[int]]:
-    """Old sizes near a step of the record, each with what it may become."""
-    pairs: dict[int, set[int]] = {}
-    for near in trace.steps[max(0, step - REACH) : step + REACH]:
-        for shape, parts in zip(near.shapes, near.parts, strict=True):
-            for old, new in zip(shape, expected_shape(shape, parts, dead), strict=True):
+@dataclass
+class Sizes:
+    """Old sizes, each with what it may become: single numbers, and the sizes of consecutive ranges."""
+
+    numbers: dict[int, set[int]] = field(default_factory=dict)
+    ranges: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
+
+    def note(self, step: Step, dead: Atoms) -> None:
+        """Add the sizes that an operation of the record changes."""
+        shapes = [expected_shape(shape, parts, dead) for shape, parts in zip(step.shapes, step.parts, strict=True)]
+        for shape, wanted in zip(step.shapes, shapes, strict=True):
+            self._pairs(zip(shape, wanted, strict=True))
+        self._pairs((value, alive(atoms, dead)) for _, value, atoms in step.literals)
+        if len(shapes) > 1 and all(len(shape) == len(shapes[0]) for shape in shapes):
+            for old, new in zip(zip(*step.shapes, strict=True), zip(*shapes, strict=True), strict=True):
                 if old != new:
-                    pairs.setdefault(old, set()).add(new)
-        for _, value, atoms in near.literals:
-            if alive(atoms, dead) != value:
-                pairs.setdefault(value, set()).add(alive(atoms, dead))
-    return pairs
+                    self.ranges[old] = new
 
+    def _pairs(self, pairs: Iterable[tuple[int, int]]) -> None:
+        for old, new in pairs:
+            if old != new:
+                self.numbers.setdefault(old, set()).add(new)
 
-def _modules(failure: Failure, names: dict[int, str]) -> Iterator[tuple[nn.Module, frozenset[str]]]:
-    """The modules that were running and the names their code reads, the innermost first."""
-    for frame in reversed(failure.frames):
-        module = frame.f_locals.get("self")
-        if isinstance(module, nn.Module) and id(module) in names:
-            read = frozenset(frame.f_code.co_names)
-            yield module, read
-            for name, child in module.named_children():
-                if name in read:
-                    yield child, read
-
-
-def _changes(module: nn.Module, before: nn.Module, read: frozenset[str], pairs: dict[int, set[int]]) -> Iterator[Change]:
-    """Attributes whose original value is an old size, with what they may become."""
-    for name, value in vars(before).items():
-        if name not in read or isinstance(value, bool):
-            continue
-        current = vars(module).get(name)
+    def replacements(self, value: Any) -> Iterator[Any]:
+        """What an attribute of this original value may become."""
+        if isinstance(value, bool):
+            return
         if isinstance(value, int):
-            yield from ((module, name, new) for new in sorted(pairs.get(value, ())) if new != current)
-        elif isinstance(value, (tuple, list)):
+            yield from sorted(self.numbers.get(value, ()))
+        elif isinstance(value, (tuple, list)) and all(isinstance(item, int) for item in value):
+            if tuple(value) in self.ranges:
+                yield type(value)(self.ranges[tuple(value)])
             for position, item in enumerate(value):
-                for new in sorted(pairs.get(item, ()) if isinstance(item, int) else ()):
-                    changed = [*current[:position], new, *current[position + 1 :]] if current else []
-                    yield module, name, type(value)(changed)
+                for new in sorted(self.numbers.get(item, ())):
+                    yield type(value)([*value[:position], new, *value[position + 1 :]])
 
 
-def _tried(cut: nn.Module, changes: list[Change], failure: Failure, facts: tuple[Trace, Atoms, Any]) -> Failure | None:
+class Search:
+    """Looks for the attributes of a cut copy that still hold old sizes."""
+
+    def __init__(self, cut: nn.Module, original: nn.Module, trace: Trace, dead: Atoms) -> None:
+        """Take the copy, the network that it was cut from, the record of its run and the atoms that are gone."""
+        self.root, self.trace, self.dead = cut, trace, dead
+        self._modules = dict(cut.named_modules())
+        self._names = {id(module): name for name, module in self._modules.items()}
+        self._before = dict(original.named_modules())
+
+    def near(self, step: int) -> Sizes:
+        """The sizes that change near a step of the record."""
+        sizes = Sizes()
+        for other in self.trace.steps[max(0, step - REACH) : step + REACH]:
+            sizes.note(other, self.dead)
+        return sizes
+
+    def inside(self, name: str) -> Sizes:
+        """The sizes that change in operations that a module runs itself."""
+        sizes = Sizes()
+        for step in self.trace.steps:
+            if step.module == name:
+                sizes.note(step, self.dead)
+        return sizes
+
+    def changes(self, failure: Failure) -> Iterator[Change]:
+        """Attributes read where the copy failed whose original value is an old size, and what they may become."""
+        sizes = self.near(failure.step)
+        for module, read in self._running(failure):
+            for name, value in vars(self._before[self._names[id(module)]]).items():
+                if name in read:
+                    for new in sizes.replacements(value):
+                        if new != vars(module).get(name):
+                            yield module, name, new
+
+    def _running(self, failure: Failure) -> Iterator[tuple[nn.Module, frozenset[str]]]:
+        """The modules that were running and the names their code reads, the innermost first."""
+        for frame in reversed(failure.frames):
+            module = frame.f_locals.get("self")
+            if isinstance(module, nn.Module) and id(module) in self._names:
+                read = frozenset(frame.f_code.co_names)
+                yield module, read
+                yield from ((child, read) for name, child in module.named_children() if name in read)
+
+    def likewise(self, change: Change) -> list[Change]:
+        """The same attribute of other modules of the same class, where their own operations say what it becomes."""
+        module, attribute, _ = change
+        found = []
+        for name, other in self._modules.items():
+            value = vars(self._before[name]).get(attribute) if name in self._before else None
+            if type(other) is not type(module) or other is module or vars(other).get(attribute) != value:
+                continue
+            options = list(self.inside(name).replacements(value))
+            if len(options) == 1:
+                found.append((other, attribute, options[0]))
+        return found
+
+
+def _tried(search: Search, changes: list[Change], failure: Failure, example_inputs: Any) -> Failure | None:
     """Make the first change, or pair of changes, that takes the copy further; return where it fails then."""
-    trace, dead, example_inputs = facts
     pairs = [list(pair) for pair in combinations(changes[:MOST_PAIRS], 2)]
     for attempt in [[change] for change in changes] + pairs:
         old = [(module, name, getattr(module, name)) for module, name, _ in attempt]
-        for module, name, value in attempt:
-            setattr(module, name, value)
-        now = first_failure(cut, trace, dead, example_inputs)
-        if now is None or now.step > failure.step:
-            return now
-        for module, name, value in old:
-            setattr(module, name, value)
-    raise refusal(trace, dead, failure) from failure.error
+        _make(attempt)
+        now = first_failure(search.root, search.trace, search.dead, example_inputs)
+        if now is None:
+            return None
+        if now.step > failure.step:
+            others = [other for change in attempt for other in search.likewise(change)]
+            _make(others)
+            return first_failure(search.root, search.trace, search.dead, example_inputs) if others else now
+        _make(old)
+    raise refusal(search.trace, search.dead, failure) from failure.error
+
+
+def _make(changes: list[Change]) -> None:
+    for module, name, value in changes:
+        setattr(module, name, value)
 
 
 def refusal(trace: Trace, dead: Atoms, failure: Failure) -> FixedSizeError:
     """Say which number stands in the way, and where."""
-    pairs = _pairs(trace, dead, failure.step)
-    sizes = ", ".join(f"{old} to {' or '.join(map(str, sorted(new)))}" for old, new in sorted(pairs.items()))
+    near = Sizes()
+    for other in trace.steps[max(0, failure.step - REACH) : failure.step + REACH]:
+        near.note(other, dead)
+    sizes = ", ".join(f"{old} to {' or '.join(map(str, sorted(new)))}" for old, new in sorted(near.numbers.items()))
     step = trace.steps[min(failure.step, len(trace.steps) - 1)]
     return FixedSizeError(
         f"The plan changes a size that the network's own code fixes at {raised_at(failure.error)} "

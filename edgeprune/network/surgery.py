@@ -16,8 +16,8 @@ from edgeprune.network.coupling.solve import Solution
 from edgeprune.network.cutting import Positions, named_tensors, positions_of, remove_positions, removed_units
 from edgeprune.network.following import FixedSizeError, dead_atoms, first_failure, follow_sizes, refusal
 from edgeprune.network.graph_sizes import exported_network, patch_graph, trace_graph
-from edgeprune.network.groups import Structure
-from edgeprune.network.plan import Plan
+from edgeprune.network.groups import Group, Structure
+from edgeprune.network.plan import Plan, PruneChannels
 from edgeprune.network.structure import structure_and_solution, structure_of
 
 Via = Literal["modules", "export", "auto"]
@@ -59,14 +59,31 @@ def _apply_to_modules(plan: Plan, model: nn.Module, example_inputs: Any) -> nn.M
 
 def _apply_to_graph(plan: Plan, model: nn.Module, example_inputs: Any) -> nn.Module:
     """Cut the exported graph; the plan is checked against the groups of the network itself first."""
-    groups = {group.name: group for group in structure_of(trace_network(model, example_inputs)).groups}
-    removed_units(plan, groups.values())
+    groups = structure_of(trace_network(model, example_inputs)).groups
+    removed_units(plan, groups)
     graph = exported_network(model, example_inputs)
-    same = {group.name: group for group in structure_of(trace_graph(graph, example_inputs)[0]).groups}
-    for edit in plan.edits:
-        if edit.group not in same or same[edit.group].slices[0].index != groups[edit.group].slices[0].index:
-            raise ExportError(f"Group {edit.group!r} is not the same in the exported graph; leave it whole.")
-    return _cut_graph(plan, graph, example_inputs)
+    names = _counterparts(groups, structure_of(trace_graph(graph, example_inputs)[0]).groups)
+    missing = [edit.group for edit in plan.edits if edit.group not in names]
+    if missing:
+        raise ExportError(f"Group {missing[0]!r} is not the same in the exported graph; leave it whole.")
+    edits = tuple(PruneChannels(names[edit.group], edit.keep) for edit in plan.edits)
+    return _cut_graph(Plan(edits), graph, example_inputs)
+
+
+def _counterparts(groups: Sequence[Group], others: Sequence[Group]) -> dict[str, str]:
+    """The name in the graph of each group; a tensor that several layers share may have another name there."""
+    by_name = {group.name: group for group in others}
+    by_place = dict(zip((group.name for group in groups), others, strict=False))
+    found = {}
+    for group in groups:
+        for other in (by_name.get(group.name), by_place.get(group.name)):
+            if other is not None and _owned(other) == _owned(group):
+                found.setdefault(group.name, other.name)
+    return found
+
+
+def _owned(group: Group) -> list[tuple[int, str, tuple[tuple[int, ...], ...]]]:
+    return sorted((piece.dim, piece.role, piece.index) for piece in group.slices)
 
 
 def _cut_graph(plan: Plan, graph: fx.GraphModule, example_inputs: Any) -> nn.Module:

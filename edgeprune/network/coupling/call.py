@@ -102,10 +102,13 @@ class Call:
         """Unite what meets position by position, as broadcasting does; `skip` names an axis not to look at."""
         ndim = max((len(operand.shape) for operand in operands), default=0)
         live = [aligned(operand, ndim) for operand in operands if operand.kind != "constant"]
+        if any(len(long_axes(part)) > 1 for operand in live for part in operand.parts):
+            live = [self._without_tables(operand) for operand in live]
         parts: list[Tensor] = []
         for operand in live:
+            earlier = list(parts)
             for part in operand.parts:
-                met = [other for other in parts if overlap(part, other)]
+                met = [other for other in earlier if overlap(part, other)]
                 for other in met:
                     self.ledger.tie(part, other, None)
                 if not met:
@@ -114,6 +117,16 @@ class Call:
             return tuple(parts)
         kept = [self._bounded(part, live, skip) for part in parts]
         return tuple(part for part in kept if part is not None)
+
+    def _without_tables(self, operand: Operand) -> Operand:
+        """Drop labels that stem from numbers which are not learned, where the axis of the units is still open.
+
+        Such tables (rotary angles) belong to positions, not to channels, so they must not decide that axis.
+        """
+        tables = [part for part in operand.parts if self.ledger.is_table(part)]
+        self.ledger.pins += [(flat(part), None) for part in tables]
+        kept = tuple(part for part in operand.parts if not any(part is table for table in tables))
+        return Operand(operand.shape, kept, operand.kind, operand.weight)
 
     def _bounded(self, part: Tensor, operands: Sequence[Operand], skip: int | None) -> Tensor | None:
         """Forbid the axes of a part along which another operand is full-sized and unlabelled."""

@@ -8,6 +8,7 @@ that can never be removed.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -65,11 +66,16 @@ class Ledger:
     heads: list[Atoms] = field(default_factory=list)
     statistics: list[tuple[Atoms, Reason]] = field(default_factory=list)
     work: list[Work] = field(default_factory=list)
+    tables: list[int] = field(default_factory=list)  # where ranges of atoms of tables start and end, alternating
 
     def fresh(self, size: int) -> Tensor:
         """Make new atoms, shape (size,)."""
         start, self.count = self.count, self.count + size
         return torch.arange(start, start + size)
+
+    def is_table(self, part: Tensor) -> bool:
+        """Whether the atoms of a part belong to a buffer: numbers of the network that are not learned."""
+        return bisect_right(self.tables, int(part.reshape(-1)[0])) % 2 == 1
 
     def tie(self, left: Tensor, right: Tensor, reason: Reason | None = None) -> None:
         """Make the atoms that meet position by position one unit; what meets atom 0 is pinned."""

@@ -22,7 +22,7 @@ from edgeprune.network.coupling import rules_contract, rules_index, rules_move, 
 from edgeprune.network.coupling.call import Call, tensors_in
 from edgeprune.network.coupling.ledger import Ledger, Reason, flat, long_axes
 from edgeprune.network.coupling.rules import RULES
-from edgeprune.network.coupling.tags import FIXED, Tag
+from edgeprune.network.coupling.tags import CONSTANT, FIXED, Tag
 
 RULE_FILES = (rules_contract, rules_index, rules_move, rules_pointwise, rules_reduce)
 _OWN_FOLDERS = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, Path(__file__).parents[1]))
@@ -36,7 +36,7 @@ class Step:
     name: str
     module: str
     shapes: tuple[tuple[int, ...], ...]
-    parts: tuple[tuple[Tensor, ...] | None, ...]  # None: one number everywhere, of any size
+    parts: tuple[tuple[Tensor, ...] | None, ...]  # None: of any size
     literals: tuple[tuple[str, int, Tensor], ...] = ()
 
 
@@ -63,6 +63,7 @@ class Ride(TorchDispatchMode):
         self._names = {id(tensor): name for name, tensor in reversed(named)}
         self._alive = [tensor for _, tensor in named]
         self._own: dict[int, Tag] = {}
+        self._given: set[int] = set()  # the tensors that the running rule has labelled
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -73,13 +74,14 @@ class Ride(TorchDispatchMode):
         module = self._modules[-1] if self._modules else ""
         call = Call(name, func, args, kwargs, out, self.trace.ledger, module, self.tag_of, self.set_tag, locate)
         rule = RULES.find(name, func)
+        self._given.clear()
         if rule is None:
             call.give_up(f"the operation {func} is not known")
         else:
             rule(call)
         results = tensors_in(out)
         shapes = tuple(tuple(tensor.shape) for tensor in results)
-        tags = [self.tag_of(tensor) for tensor in results]
+        tags = [self.tag_of(tensor) if id(tensor) in self._given else CONSTANT for tensor in results]
         parts = tuple(None if tag.kind == "constant" else tag.parts for tag in tags)
         self.trace.steps.append(Step(name, module, shapes, parts, tuple(call.literals)))
         return out
@@ -96,21 +98,24 @@ class Ride(TorchDispatchMode):
 
     def set_tag(self, tensor: Tensor, tag: Tag) -> None:
         """Label a tensor."""
+        self._given.add(id(tensor))
         if id(tensor) in self._names:
             self._own[id(tensor)] = tag
         else:
             setattr(tensor, _SLOT, (self.trace.ledger, tag))
 
     def _labelled(self, tensor: Tensor, name: str) -> Tag:
-        parts, axes = [], {}
+        parts, axes, start = [], {}, self.trace.ledger.count
         for axis, size in enumerate(tensor.shape):
             if size > 1:
                 axes[axis] = self.trace.ledger.fresh(size)
                 shape = [1] * tensor.ndim
                 shape[axis] = size
                 parts.append(axes[axis].reshape(shape))
+        if name not in self.trace.parameters:
+            self.trace.ledger.tables += [start, self.trace.ledger.count]
         self.trace.axes[name], self.trace.shapes[name] = axes, tuple(tensor.shape)
-        return Tag(tuple(parts), "weight", name)
+        return Tag(tuple(parts), "weight", name if name in self.trace.parameters else "")
 
 
 def locate() -> str:

@@ -10,7 +10,7 @@ from edgeprune.network.coupling.call import Call, elements
 from edgeprune.network.coupling.ledger import Block, flat, long_axes
 from edgeprune.network.coupling.rules import RULES
 from edgeprune.network.coupling.rules_reduce import MIXED, whole_blocks
-from edgeprune.network.coupling.tags import Operand
+from edgeprune.network.coupling.tags import Operand, aligned
 
 NO_WEIGHT = "two activations are multiplied and summed over these channels, so no weight reads them"
 DYNAMIC = "the weights of this layer are computed from activations"
@@ -40,7 +40,7 @@ def meet(call: Call, left: list[Tensor], right: list[Tensor], sides: tuple[Opera
 def _written(call: Call, operand: Operand, parts: Sequence[Tensor], axis: int) -> list[Tensor]:
     """Mark what a weight writes along an axis."""
     written = [part for part in parts if part.shape[axis] > 1]
-    if operand.kind == "weight":
+    if operand.weight:  # a table of numbers that is not learned writes no channels
         call.ledger.writers += [flat(part) for part in written]
     return written
 
@@ -119,6 +119,7 @@ def attention(call: Call) -> None:
         batch.append(Operand((*operand.shape[:-2], 1, 1), tuple(rest), operand.kind))
     kept = call.forbid_all(value.parts, [last - 1], MIXED)
     batch.append(Operand((*value.shape[:-2], 1, value.shape[-1]), kept, value.kind))
+    batch += _masks(call, last)
     heads = [part for operand in batch for part in operand.parts if part.shape[last - 2] > 1]
     call.ledger.heads += [flat(part) for part in heads]
     parts = call.merge(batch)
@@ -128,6 +129,17 @@ def attention(call: Call) -> None:
             call.give(parts if tensor.ndim == last + 1 else short, out=tensor)
     macs = elements(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
     call.count(macs, "matmul", "", ((), (), heads))
+
+
+def _masks(call: Call, last: int) -> list[Operand]:
+    """What is added to the scores, (B, heads, n, m) or less: its heads are the heads of the layer."""
+    masks = []
+    for value in (*call.args[3:], *call.kwargs.values()):
+        if isinstance(value, Tensor):
+            mask = aligned(call.operand(value), last + 1)
+            parts = call.forbid_all(mask.parts, [last - 1, last], MIXED)
+            masks.append(Operand((*mask.shape[:-2], 1, 1), parts, mask.kind))
+    return masks
 
 
 @RULES.on("convolution", "_convolution", "conv1d", "conv2d", "conv3d", "mkldnn_convolution")

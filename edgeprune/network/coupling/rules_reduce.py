@@ -32,6 +32,15 @@ def statistic(call: Call, parts: Iterable[Tensor], axes: Iterable[int]) -> tuple
     return tuple(kept)
 
 
+def across(call: Call, parts: Iterable[Tensor], axes: list[int]) -> tuple[Tensor, ...]:
+    """`statistic` for a norm, whose result still has the axes that the statistic is taken over."""
+    parts = list(parts)
+    inside = [part for part in parts if all(axis in axes for axis in long_axes(part))]
+    outside = [part for part in parts if not all(axis in axes for axis in long_axes(part))]
+    statistic(call, inside, axes)
+    return (*inside, *statistic(call, outside, axes))
+
+
 def _reduced(parts: Iterable[Tensor], axes: list[int], ndim: int) -> list[Tensor]:
     """Drop the reduced axes where the result has fewer axes."""
     results = []
@@ -115,6 +124,15 @@ def fourier(call: Call) -> None:
     call.give(call.forbid_all(source.parts, axes_of(call.args[1], len(source.shape)), MIXED), [source])
 
 
+@RULES.on(
+    "mkldnn_rnn_layer", "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell",
+    "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell", "_cudnn_rnn", "quantized_lstm", "miopen_rnn",
+)  # fmt: skip
+def recurrent(call: Call) -> None:
+    """A recurrent layer feeds its output back, gate by gate; it stays whole."""
+    call.give_up("a recurrent layer reads these channels and feeds its own back: its gates are not followed")
+
+
 _SPATIAL = {
     "avg_pool1d": 1, "avg_pool2d": 2, "avg_pool3d": 3, "max_pool2d": 2, "max_pool3d": 3, "max_pool2d_with_indices": 2,
     "max_pool3d_with_indices": 3, "adaptive_avg_pool1d": 1, "adaptive_avg_pool2d": 2, "adaptive_avg_pool3d": 3,
@@ -151,7 +169,7 @@ def batch_norm(call: Call) -> None:
     affine = [call.operand(value) for value in call.args[1:5] if isinstance(value, Tensor)]
     parts = source.parts
     if call.name == "_native_batch_norm_legit" or not isinstance(call.args[3], Tensor) or call.args[5] is True:
-        parts = statistic(call, parts, [axis for axis in range(len(source.shape)) if axis != 1])
+        parts = across(call, parts, [axis for axis in range(len(source.shape)) if axis != 1])
     _affine(call, Operand(source.shape, tuple(parts), source.kind, source.weight), affine, 1)
 
 
@@ -172,11 +190,8 @@ def layer_norm(call: Call) -> None:
     """Statistics over the last axes, then an affine map point by point."""
     source = call.operand(call.args[0])
     ndim, width = len(source.shape), len(call.args[1])
-    axes = list(range(ndim - width, ndim))
-    inside = [part for part in source.parts if all(axis in axes for axis in long_axes(part))]
-    outside = statistic(call, [part for part in source.parts if not any(part is own for own in inside)], axes)
-    statistic(call, inside, axes)
-    operands = [Operand(source.shape, (*inside, *outside), source.kind, source.weight)]
+    parts = across(call, source.parts, list(range(ndim - width, ndim)))
+    operands = [Operand(source.shape, parts, source.kind, source.weight)]
     operands += [call.operand(value) for value in call.args[2:4] if isinstance(value, Tensor)]
     call.give(call.merge(operands), operands, out=tensors_in(call.out)[0])
 
@@ -193,7 +208,7 @@ def group_norm(call: Call) -> None:
     groups = int(call.args[6] if call.name == "native_group_norm" else call.args[1])
     affine = [call.operand(value) for value in call.args[1:5] if isinstance(value, Tensor)]
     vectors, rest = call.settle(source, 1)
-    rest = list(statistic(call, rest, range(2, len(source.shape))))
+    rest = list(across(call, rest, list(range(2, len(source.shape)))))
     size = source.shape[1] // groups
     for vector in vectors:
         blocks = vector.reshape(groups, size)
