@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -35,6 +38,31 @@ def start_epoch(loader: Loader, epoch: int) -> None:
     for listener in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
         if hasattr(listener, "set_epoch"):
             listener.set_epoch(epoch)
+
+
+def epoch_generator(seed: int, epoch: int, part: int = 0) -> torch.Generator:
+    """Return a generator that depends on these numbers only, so that a resumed run sees the same epoch."""
+    state = np.random.SeedSequence([seed, epoch, part]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+@contextlib.contextmanager
+def epoch_randomness(seed: int, epoch: int) -> Iterator[None]:
+    """Let every random number inside depend on the seed and the epoch, and leave the caller's sequence alone.
+
+    It covers dropout, loaders that shuffle, and transformations that use `random` or `numpy.random`.
+    """
+    number = epoch_generator(seed, epoch).initial_seed()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
 
 
 def are_class_logits(outputs: Any, targets: Any) -> bool:

@@ -13,7 +13,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgeprune.errors import DataError
-from edgeprune.network.batches import Loader, are_class_logits, as_inputs, device_of, moved, start_epoch
+from edgeprune.network.batches import (
+    Loader,
+    are_class_logits,
+    as_inputs,
+    device_of,
+    epoch_randomness,
+    moved,
+    start_epoch,
+)
 from edgeprune.network.factories import call_factory, nearest
 from edgeprune.network.image_data import DataOptions, folder_loaders, npz_loaders
 
@@ -75,7 +83,8 @@ def calibration_batches(data: Data, count: int) -> Iterator[tuple[Any, Any]]:
     """Yield at most `count` batches, the same at every call, for statistics and scores."""
     loader = data.train if data.calibration is None else data.calibration
     start_epoch(loader, 0)
-    yield from islice(loader, count)
+    with epoch_randomness(seed=0, epoch=0):  # a loader that shuffles draws from the global generator
+        yield from islice(loader, count)
 
 
 def cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -151,7 +160,8 @@ def _described(thing: Any) -> str:
 
 def _first_batch(loader: Loader, kind: str, name: str) -> tuple[Any, Any]:
     start_epoch(loader, 0)
-    batch = next(iter(loader), None)
+    with epoch_randomness(seed=0, epoch=0):
+        batch = next(iter(loader), None)
     if batch is None:
         raise DataError(f"The {kind} data of {name!r} is empty.")
     if not isinstance(batch, tuple | list) or len(batch) != 2:

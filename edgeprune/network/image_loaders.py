@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
 from edgeprune.errors import DataError
+from edgeprune.network.batches import epoch_generator
 
 if TYPE_CHECKING:
     from edgeprune.network.image_data import DataOptions
@@ -163,12 +164,6 @@ class _Pictures(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             generator = epoch_generator(self.augmentation.seed, epoch, number + 1)
             pixels = self.augmentation.batch(pixels.unsqueeze(0), generator)[0]
         return pixels, self.labels[number]
-
-
-def epoch_generator(seed: int, epoch: int, part: int = 0) -> torch.Generator:
-    """Return a generator that depends on these numbers only, so that a resumed run sees the same epoch."""
-    state = np.random.SeedSequence([seed, epoch, part]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def _batches(count: int, batch_size: int, shuffle_seed: int | None) -> int:

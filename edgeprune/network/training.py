@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edgeprune.errors import TrainingError, UsageError
-from edgeprune.network.batches import OnDevice, are_class_logits, as_inputs, device_of, start_epoch
+from edgeprune.errors import DataError, TrainingError, UsageError
+from edgeprune.network.batches import (
+    OnDevice,
+    are_class_logits,
+    as_inputs,
+    device_of,
+    epoch_randomness,
+    start_epoch,
+)
 from edgeprune.network.checkpoint import load_checkpoint, save_checkpoint
 from edgeprune.network.data import Data
 from edgeprune.network.evaluation import evaluate, keeping_mode
-from edgeprune.network.image_loaders import epoch_generator
 from edgeprune.progress import Progress
 
 if TYPE_CHECKING:
@@ -138,25 +141,6 @@ def training_precision(device: torch.device, asked: str = "auto") -> str:
     return "bf16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "fp32"
 
 
-@contextlib.contextmanager
-def epoch_randomness(seed: int, epoch: int) -> Iterator[None]:
-    """Let every random number inside depend on the seed and the epoch, and leave the caller's sequence alone.
-
-    It covers dropout, loaders that shuffle, and transformations that use `random` or `numpy.random`.
-    """
-    number = epoch_generator(seed, epoch).initial_seed()
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        torch.manual_seed(number)
-        random.seed(number)
-        np.random.seed(number % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
-
-
 class _Recovery:
     """The state of one training: what a checkpoint holds, and the step."""
 
@@ -206,6 +190,8 @@ class _Recovery:
                     break
                 if len(losses) % _SHOWN_EVERY == 0:
                     advance(_SHOWN_EVERY)
+        if not losses:
+            raise DataError(f"The training data of {self.data.name!r} is empty in epoch {epoch + 1}.")
         if not math.isfinite(losses[-1]) or not _all_finite(self.network):
             self.network.load_state_dict(before)
             raise self._divergence(losses[-1], epoch, len(losses))

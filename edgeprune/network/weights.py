@@ -85,7 +85,7 @@ def _may_be_absent(name: str, own: Mapping[str, torch.Tensor], weights: Mapping[
     """Old files have no batch-norm counters; safetensors keeps one of several names of a shared tensor."""
     if name.endswith("num_batches_tracked"):
         return True
-    return any(other in weights and own[other] is not own[name] and _same(own[other], own[name]) for other in own)
+    return any(other in weights and _same(own[other], own[name]) for other in own)
 
 
 def _same(first: torch.Tensor, second: torch.Tensor) -> bool:

@@ -15,9 +15,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from edgeprune.errors import DataError
+from edgeprune.network.batches import epoch_generator
 from edgeprune.network.data import Data, calibration_batches, check_data, cross_entropy, example_inputs, load_data, top1
 from edgeprune.network.image_data import DataOptions
-from edgeprune.network.image_loaders import Augmentation, Normalisation, TensorLoader, epoch_generator
+from edgeprune.network.image_loaders import Augmentation, Normalisation, TensorLoader
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
 LABELS = np.arange(50, dtype=np.int64) % 5
@@ -329,6 +330,21 @@ def test_calibration_is_not_augmented_and_always_the_same(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     pixels = (torch.cat(first) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).reshape(30, -1)
     assert {tuple(row.tolist()) for row in pixels} <= originals
+
+
+def test_a_loader_that_shuffles_gives_the_same_samples_for_calibration_and_as_examples():
+    images = torch.randn(40, 3, 8, 8)
+    loader = DataLoader(TensorDataset(images, torch.arange(40)), batch_size=8, shuffle=True)
+    data = Data(loader, loader, cross_entropy, top1, "made", (3, 8, 8))
+    torch.manual_seed(1)
+    first = [labels.tolist() for _, labels in calibration_batches(data, 3)]
+    (example,) = example_inputs(data)
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), drawn)  # the caller's own random numbers go on as if nothing had happened
+    assert [labels.tolist() for _, labels in calibration_batches(data, 3)] == first
+    assert torch.equal(example_inputs(data)[0], example)
+    assert first[0] != list(range(8))
 
 
 def test_augmentation_is_a_shift_or_a_mirrored_shift():

@@ -271,6 +271,11 @@ def test_divergence_keeps_the_epochs_before(network, data, tmp_path):
     assert _same(_state(network), saved["network"])
 
 
+def test_a_loader_that_runs_dry_is_one_clear_error(network, data, tmp_path):
+    with pytest.raises(DataError, match=r"training data of 'made' is empty in epoch 1"):
+        recover(network, replace(data, train=[]), FAST, Guides(), tmp_path / "c.pt", Silent())
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
