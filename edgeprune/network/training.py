@@ -43,7 +43,7 @@ class RecoverySettings:
     """
 
     epochs: int = 3
-    learning_rate: float = 0.02
+    learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup_steps: int = 100
