@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeprune.run.trial import Trial
     from edgeprune.run.workbench import Workbench
 
-_MOST_MEASUREMENTS = 3
+_MOST_MEASUREMENTS = 2
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def finetune(bench: Workbench, chosen: Trial) -> Tuned:
 
 def _recover(bench: Workbench, network: nn.Module) -> tuple[Epoch, ...]:
     settings = RecoverySettings(epochs=bench.job.choices.epochs, seed=bench.job.choices.seed)
-    checkpoint = bench.folder.work / "recovery.safetensors"
+    checkpoint = bench.folder.work / "recovery.checkpoint"
     guides = Guides(teacher=bench.original)
     with bench.watch("training"):
         history = recover(network, bench.job.data, settings, guides, checkpoint, bench.progress)
