@@ -129,7 +129,7 @@ def kill_when(arguments: list[str], reached: Callable[[], bool]) -> None:
 def test_a_killed_run_resumes_to_the_same_end(
     files: JobFiles, finished: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Killed in the search, killed in the training: no trial and no epoch is repeated, plan and weights are the same."""
+    """Killed in the search and in the training: no trial or epoch is repeated, plan and weights are the same."""
     out = tmp_path / "killed"
     arguments = files.arguments(out, "--macs", "60%", "--epochs", "3", "--resume")
     trials = out / "trials.jsonl"
