@@ -1,0 +1,1 @@
+"""What regenerates every published number, and the networks and data that it is measured on."""
