@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _KERNEL = "_kernel_time"
 _PROFILED_RUNS = 20
+# What the engine puts between the nodes of the graph.
+_OWN_OPERATORS = ("ReorderInput", "ReorderOutput")
+_OWN_NODES = ("gemm_input_reshape", "gemm_output_reshape")
 # ONNX Runtime calls its tensor types after C.
 _TYPES = {"float": "float32", "double": "float64", "half": "float16"}
 
@@ -104,8 +107,8 @@ def _by_layer(events: Sequence[Mapping[str, Any]]) -> Mapping[str, float]:
 
 
 def _layer_of(name: str, operator: str) -> str:
-    """Nodes are called `layer` or `layer/Operator`; the engine appends to that where it fuses."""
-    if operator.startswith("Reorder"):
+    """Nodes are called `layer` or `layer/Operator`, with `:2` on the second; the engine appends where it fuses."""
+    if operator.startswith(_OWN_OPERATORS) or name.startswith(_OWN_NODES):
         return "(layout)"
-    layer = name.partition("/")[0]
+    layer = name.partition("/")[0].partition(":")[0]
     return layer[: -len("_nchwc")] if layer.endswith("_nchwc") else layer

@@ -49,6 +49,17 @@ def test_the_profile_sums_to_about_the_latency_and_names_layers(tmp_path, runtim
     assert set(layers_ms) <= {*weighted, "(layout)"}
 
 
+def test_operations_of_one_layer_count_together(tmp_path, runtime):
+    class Products(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x @ x.transpose(1, 2)).softmax(-1) @ x
+
+    network = torch.nn.Sequential(torch.nn.Linear(8, 8), Products())
+    exported = export_network(network, (torch.zeros(1, 4, 8),), tmp_path, simplify=False)
+    layers_ms = runtime.profile(str(exported.onnx), {"threads": 1}, [np.zeros((1, 4, 8), np.float32)])
+    assert [name for name in layers_ms if name != "(layout)"] == ["0", "1"]
+
+
 def test_threads_are_taken_from_the_settings(tmp_path, runtime):
     exported = export_network(randomise(Residual()), (torch.zeros(1, 3, 8, 8),), tmp_path, simplify=False)
     for threads in (1, 2):
