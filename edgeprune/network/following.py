@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -228,7 +228,7 @@ class Search:
         for frame in reversed(failure.frames):
             module = frame.f_locals.get("self")
             if isinstance(module, nn.Module) and id(module) in self._names:
-                read = frozenset(frame.f_code.co_names)
+                read = frozenset(_names_read(frame.f_code))
                 yield module, read
                 yield from ((child, read) for name, child in module.named_children() if name in read)
 
@@ -244,6 +244,14 @@ class Search:
             if len(options) == 1:
                 found.append((other, attribute, options[0]))
         return found
+
+
+def _names_read(code: CodeType) -> Iterator[str]:
+    """The names that a function reads, those of functions and comprehensions inside it included."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names_read(inner)
 
 
 def _tried(search: Search, changes: list[Change], failure: Failure, example_inputs: Any) -> Failure | None:

@@ -66,7 +66,9 @@ class Ledger:
     heads: list[Atoms] = field(default_factory=list)
     statistics: list[tuple[Atoms, Reason]] = field(default_factory=list)
     work: list[Work] = field(default_factory=list)
-    tables: list[int] = field(default_factory=list)  # where ranges of atoms of tables start and end, alternating
+    # Where ranges of atoms start and end, alternating: of tables, and of copies that follow any number.
+    tables: list[int] = field(default_factory=list)
+    copies: list[int] = field(default_factory=list)
 
     def fresh(self, size: int) -> Tensor:
         """Make new atoms, shape (size,)."""
@@ -76,6 +78,15 @@ class Ledger:
     def is_table(self, part: Tensor) -> bool:
         """Whether the atoms of a part belong to a buffer: numbers of the network that are not learned."""
         return bisect_right(self.tables, int(part.reshape(-1)[0])) % 2 == 1
+
+    def is_copy(self, part: Tensor) -> bool:
+        """Whether a part only says that an axis holds copies of one position, as many as are asked for."""
+        return bisect_right(self.copies, int(part.reshape(-1)[0])) % 2 == 1
+
+    def fresh_copies(self, size: int) -> Tensor:
+        """Atoms of an axis of copies, shape (size,)."""
+        self.copies += [self.count, self.count + size]
+        return self.fresh(size)
 
     def tie(self, left: Tensor, right: Tensor, reason: Reason | None = None) -> None:
         """Make the atoms that meet position by position one unit; what meets atom 0 is pinned."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgeprune.network.coupling.call import Call, axis_of, common_dtype_call, tensors_in
+from edgeprune.network.coupling.call import Call, axis_of, common_dtype_call, overlap, tensors_in
 from edgeprune.network.coupling.ledger import Block, compact, expanded, flat, long_axes
 from edgeprune.network.coupling.rules import RULES
 from edgeprune.network.coupling.tags import Operand
@@ -28,8 +28,8 @@ def view(call: Call) -> None:
 
 
 @RULES.on(
-    "permute", "t", "transpose", "squeeze", "unsqueeze", "expand", "flip", "repeat", "unfold", "swapaxes", "movedim",
-    "channel_shuffle", "native_channel_shuffle", "diagonal", "numpy_T", "view_as", "expand_as",
+    "permute", "t", "transpose", "squeeze", "unsqueeze", "flip", "unfold", "swapaxes", "movedim",
+    "channel_shuffle", "native_channel_shuffle", "diagonal", "numpy_T", "view_as",
 )  # fmt: skip
 def move(call: Call) -> None:
     """Positions keep their neighbours or are copied."""
@@ -39,6 +39,25 @@ def move(call: Call) -> None:
         _moved_in_place(call, target)
         return
     ride(call, lambda label: common_dtype_call(call.func, label, rest, call.kwargs))
+
+
+@RULES.on("expand", "expand_as", "repeat")
+def copies(call: Call) -> None:
+    """Copies of one position along an axis can be as many as the channels that they meet."""
+    rest = call.args[1:]
+    ride(call, lambda label: call.func(label, *rest, **call.kwargs))
+    source, tag = call.operand(call.args[0]), call.tag_of(call.out)
+    if source.kind == "constant":
+        return
+    ndim = call.out.ndim
+    before = (1,) * (ndim - len(source.shape)) + source.shape
+    parts = list(tag.parts)
+    for axis, (old, new) in enumerate(zip(before, call.out.shape, strict=True)):
+        if old == 1 and new > 1:
+            shape = [1] * ndim
+            shape[axis] = new
+            parts.append(call.ledger.fresh_copies(new).reshape(shape))
+    call.give(parts, [source])
 
 
 def _moved_in_place(call: Call, target: Tensor) -> None:
@@ -70,7 +89,20 @@ def ride(call: Call, operation: Any) -> None:
         for slot, label in zip(parts, labels, strict=True):
             slot.extend(_landed(call, part, compact(label)))
     for tensor, found in zip(results, parts, strict=True):
-        call.give(found, [source], out=tensor)
+        call.give(_without_copies(call, found), [source], out=tensor)
+
+
+def _without_copies(call: Call, parts: list[Tensor]) -> list[Tensor]:
+    """Where real channels and copies now lie along one axis, the number of copies is fixed."""
+    if len(parts) < 2:
+        return parts
+    kept = []
+    for part in parts:
+        if call.ledger.is_copy(part) and any(other is not part and overlap(part, other) for other in parts):
+            call.ledger.pins.append((flat(part), None))
+        else:
+            kept.append(part)
+    return kept
 
 
 def _landed(call: Call, before: Tensor, after: Tensor) -> list[Tensor]:
