@@ -46,7 +46,9 @@ def compress(  # noqa: PLR0913  # what people script against names everything it
     The model itself is untouched. `example_inputs` are those of one inference. Raises EdgepruneError; a budget
     that cannot be met is the verdict "fail", with the best network found in `out`.
     """
-    inputs = (example_inputs,) if hasattr(example_inputs, "shape") else tuple(example_inputs)
+    import torch
+
+    inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
     source = model if isinstance(model, Model) else model_from_module(model)
     job = Job(
         model=source,

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from edgeprune.network.groups import Allocation, Scores, Structure
 from edgeprune.network.plan import Plan, PruneChannels
@@ -50,11 +50,16 @@ class Context:
 
 
 class Method(ABC):
-    """Says which units stay, and may shape the training before the cut."""
+    """Says which units stay, and may shape the training before the cut.
+
+    `scores_are_losses` declares that a score estimates how much the loss rises without the unit: such scores can be
+    weighed against what a unit costs, which a score that only ranks cannot.
+    """
 
     buys: ClassVar[frozenset[str]] = frozenset({"latency", "size", "macs"})
     needs_data: ClassVar[bool] = False
     trains: ClassVar[bool] = False
+    scores_are_losses: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, context: Context) -> Scores:
@@ -135,6 +140,7 @@ class Problem:
     limits: Limits
     original: Outcome
     channel_multiple: int = 1
+    scores_are_losses: bool = False
     max_rounds: int = 12
 
 
@@ -206,7 +212,7 @@ class Runtime(Protocol):
 class Transport(ABC):
     """A way to reach a board: put files there, run a command there, stream its lines back."""
 
-    kind: ClassVar[str] = "real"
+    kind: ClassVar[Literal["real", "icount", "emulated"]] = "real"
 
     def __init__(self, address: str | None) -> None:
         """Remember where the board is; nothing is contacted yet."""

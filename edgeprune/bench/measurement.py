@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Measurement:
     """
 
     target: str
-    kind: str
+    kind: Literal["real", "icount", "emulated"]
     runtime: str
     runtime_version: str
     fingerprint: str

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 from edgeprune.contracts import SAFE_UTILISATION, Controller, Outcome, Problem, utilisation
-from edgeprune.network.groups import Allocation, Group, Layer
-from edgeprune.network.selection import allowed_counts, select_units
+from edgeprune.network.groups import Allocation
+from edgeprune.network.steps import Step, estimated_macs, ordered_steps
 
 # How far the tightest limit should be used.
 _WINDOW_LOW, _WINDOW_HIGH = 0.93, SAFE_UTILISATION
@@ -22,15 +21,6 @@ _WINDOW_LOW, _WINDOW_HIGH = 0.93, SAFE_UTILISATION
 _GOOD_ENOUGH = 0.9
 _MOST_JUMPS = 4
 _AIM = (_WINDOW_LOW + _WINDOW_HIGH) / 2
-_SMALLEST_KEPT_PART = 0.1
-_FEWEST_COUNTS = 4
-
-
-@dataclass(frozen=True)
-class _Step:
-    group: str
-    kept: int  # units that stay after the step
-    importance: float
 
 
 @dataclass(frozen=True)
@@ -54,7 +44,11 @@ class Bisect(Controller):
         self._known: dict[frozenset[tuple[str, int]], float] = {}
         self._misses = 0  # consecutive positions that were still above the window
         self._landed = self._low.utilisation <= 1
-        self._set_order(_ordered_steps(problem))
+        self._set_order(
+            ordered_steps(
+                problem.structure, problem.scores, problem.channel_multiple, per_mac=problem.scores_are_losses
+            )
+        )
 
     def ask(self) -> Allocation | None:
         """Return the next allocation, or None once the window is hit, nothing finer is left or rounds are used up."""
@@ -121,57 +115,10 @@ class Bisect(Controller):
         self._high, self._misses = None, 0
         return True
 
-    def _set_order(self, steps: list[_Step]) -> None:
+    def _set_order(self, steps: list[Step]) -> None:
         self._steps = steps
-        layers = self.problem.structure.layers
-        self._macs = [
-            sum(_layer_macs(layer, self._allocation(position), self._sizes) for layer in layers)
-            for position in range(len(steps) + 1)
-        ]
+        structure = self.problem.structure
+        self._macs = [estimated_macs(structure, self._allocation(position)) for position in range(len(steps) + 1)]
 
     def _allocation(self, position: int) -> dict[str, int]:
         return {**self._sizes, **{step.group: step.kept for step in self._steps[:position]}}
-
-
-def _ordered_steps(problem: Problem) -> list[_Step]:
-    steps = [
-        step
-        for group in problem.structure.groups
-        for step in _steps_of_group(group, problem.scores[group.name], problem.channel_multiple)
-    ]
-    return sorted(steps, key=lambda step: (step.importance, step.group, -step.kept))
-
-
-def _steps_of_group(group: Group, scores: tuple[float, ...], channel_multiple: int) -> list[_Step]:
-    """Return the steps of one group, largest count first, with importances that never fall."""
-    counts = sorted(_counts(group, channel_multiple), reverse=True)
-    kept = [set(select_units(group, scores, count)) for count in counts]
-    removed = [before - after for before, after in pairwise(kept)]
-    importances = [sum(scores[unit] for unit in units) / len(units) for units in removed]
-    return [
-        _Step(group.name, count, importance)
-        for count, importance in zip(counts[1:], accumulate(importances, max), strict=True)
-    ]
-
-
-def _counts(group: Group, channel_multiple: int) -> list[int]:
-    """Return the counts to choose from: multiples of what the target likes, as long as a few choices remain."""
-    floor = max(1, math.ceil(group.size * _SMALLEST_KEPT_PART))
-    allowed = [count for count in allowed_counts(group) if count >= floor]
-    multiple = channel_multiple if group.kind == "channel" else 1
-    while multiple > 1 and group.size / multiple < _FEWEST_COUNTS:
-        multiple //= 2
-    return [count for count in allowed if count % multiple == 0 or count == group.size]
-
-
-def _layer_macs(layer: Layer, kept: dict[str, int], sizes: dict[str, int]) -> float:
-    """Estimate a layer's multiply-accumulates; a depthwise layer has one group on both sides and shrinks once."""
-    if layer.in_group == layer.out_group and layer.kind == "depthwise":
-        return layer.macs * _kept_part(layer.out_parts, kept, sizes)
-    return layer.macs * _kept_part(layer.in_parts, kept, sizes) * _kept_part(layer.out_parts, kept, sizes)
-
-
-def _kept_part(parts: tuple[tuple[str | None, int], ...], kept: dict[str, int], sizes: dict[str, int]) -> float:
-    total = sum(channels for _, channels in parts)
-    staying = sum(channels * kept[name] / sizes[name] if name in sizes else channels for name, channels in parts)
-    return staying / total if total else 1.0

@@ -28,6 +28,7 @@ class Taylor(Method):
     """Importance = squared first-order change of a batch's loss without the unit, the mean over batches."""
 
     needs_data = True
+    scores_are_losses = True
 
     def __init__(self, batches: int = 30) -> None:
         """Take the number of training batches to average over; raises UsageError."""

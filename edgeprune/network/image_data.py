@@ -68,7 +68,7 @@ def npz_loaders(path: Path, options: DataOptions) -> Loaders:
     if not len(labels):
         raise DataError(f"{path} holds no images.")
     train, validation = _split(labels, options.seed)
-    notes = [f"{len(train)} images to train on and {len(validation)} to judge by, split by seed {options.seed}."]
+    notes: list[str] = []
     if isinstance(images, np.ndarray):
         return _tensor_loaders(images, labels, (train, validation), options, notes)
     parts = [([images[i] for i in part], labels[part]) for part in (train, validation)]
@@ -89,8 +89,7 @@ def folder_loaders(path: Path, options: DataOptions) -> Loaders:
     if strangers := sorted(set(parts["val"]) - set(classes)):
         raise DataError(f"{path}/val has the class {strangers[0]!r}, which {path}/train has not.")
     train, validation = (_pictures(path / part, classes) for part in ("train", "val"))
-    notes = [f"{len(train[0])} pictures of {len(classes)} classes to train on and {len(validation[0])} to judge by."]
-    return _encoded_loaders(train, validation, options, notes)
+    return _encoded_loaders(train, validation, options, [])
 
 
 def _pictures(folder: Path, classes: Sequence[str]) -> tuple[list[Path], np.ndarray[Any, Any]]:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune import registry
 from edgeprune.bench.measure import run_on_target
 from edgeprune.contracts import BuildRequest, Outcome, Runtime
 from edgeprune.errors import BuildError
@@ -30,9 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildOrder:
-    """What to build for: the target, the inputs of one inference, real samples to compare on, how much to tidy."""
+    """What to build for: the target, its engine, the inputs of one inference, real samples, how much to tidy."""
 
     target: Target
+    runtime: Runtime
     example_inputs: tuple[torch.Tensor, ...]
     samples: Sequence[Arrays]
     simplify: bool
@@ -88,8 +88,7 @@ def samples_of(inputs: Sequence[torch.Tensor], batch: int) -> list[Arrays]:
 
 
 def _build(exported: Exported, order: BuildOrder, folder: Path) -> Path:
-    runtime: Runtime = registry.load("runtimes", order.target.runtime)()
-    artifact = folder / f"model.{runtime.format}"
+    artifact = folder / f"model.{order.runtime.format}"
     request = BuildRequest(
         exported_program=exported.exported_program,
         onnx=exported.onnx,
@@ -98,7 +97,7 @@ def _build(exported: Exported, order: BuildOrder, folder: Path) -> Path:
         settings=order.target.engine_settings(),
     )
     try:
-        runtime.build(request, artifact)
+        order.runtime.build(request, artifact)
     except ValueError as error:
         raise BuildError(f"{order.target.runtime} refused the network: {error}") from error
     return artifact

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeprune.bench.measure import profile_on_target
-from edgeprune.contracts import Limits, Problem
+from edgeprune.contracts import Problem
+from edgeprune.errors import BoardError, BuildError
 from edgeprune.files import replacing, sha256_of, write_text
 from edgeprune.network.weights import save_weights
 from edgeprune.run.ends import Ends, measure_ends
 from edgeprune.run.trial import Trial
-from edgeprune.verdict.budget import Points
 from edgeprune.verdict.report import write_report
 from edgeprune.verdict.result import (
     AskedBudget,
@@ -28,6 +28,8 @@ from edgeprune.verdict.result import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgeprune.run.building import Built
     from edgeprune.run.finetune import Tuned
     from edgeprune.run.workbench import Workbench
@@ -73,6 +75,7 @@ def _result(bench: Workbench, built: Built, ends: Ends, findings: Findings) -> R
     floor = job.budget.accuracy_floor(tuned.stages.original or 0.0)
     decision = _explained(decide(ends.limits, floor, ends.final_costs), bench, findings)
     origin = job.model.origin
+    layers, unprofiled = _layer_times(bench, built)
     sizes = {group.name: group.size for group in findings.problem.structure.groups}
     return Result(
         verdict=decision.verdict,
@@ -85,7 +88,7 @@ def _result(bench: Workbench, built: Built, ends: Ends, findings: Findings) -> R
         seed=job.choices.seed,
         command=job.command,
         model=ModelOrigin(origin.path.name, origin.sha256, origin.arch, origin.format),
-        budget=_asked(bench, ends.limits, floor),
+        budget=_asked(bench, ends, floor),
         original=ends.original_costs,
         final=ends.final_costs,
         rounds=len(findings.trials) - 1,
@@ -95,19 +98,19 @@ def _result(bench: Workbench, built: Built, ends: Ends, findings: Findings) -> R
         seconds=Seconds(**bench.watch.seconds()),
         recovery=tuned.epochs,
         proofs=(tuned.proof, *built.proofs),
-        layers=_layer_times(bench, built),
-        warnings=_warnings(bench, built, ends, findings, decision),
+        layers=layers,
+        warnings=_warnings(bench, (*decision.doubts, *ends.warnings, *built.warnings, *unprofiled), findings),
     )
 
 
-def _asked(bench: Workbench, limits: Limits, floor: float | None) -> AskedBudget:
-    drop = bench.job.budget.accuracy_drop
+def _asked(bench: Workbench, ends: Ends, floor: float | None) -> AskedBudget:
+    limits, accuracy = ends.limits, ends.original_costs.accuracy
     return AskedBudget(
         as_asked=bench.job.budget.as_text(),
         latency_ms=limits.latency_ms,
         size_bytes=limits.size_bytes,
         macs=limits.macs,
-        accuracy_drop=drop.value / 100 if isinstance(drop, Points) else drop,
+        accuracy_drop=None if floor is None or accuracy is None else accuracy - floor,
     )
 
 
@@ -125,25 +128,28 @@ def _explained(decision: Decision, bench: Workbench, findings: Findings) -> Deci
     return replace(decision, verdict="fail", violations=(*decision.violations, sentence))
 
 
-def _layer_times(bench: Workbench, built: Built) -> LayerTimes:
-    def times(artifact: Built) -> tuple[LayerTime, ...]:
-        with bench.watch("measuring"):
-            layers = profile_on_target(artifact.artifact, bench.job.target)
+def _layer_times(bench: Workbench, built: Built) -> tuple[LayerTimes, tuple[str, ...]]:
+    """Return where both networks spend their time, and a warning where the target would not say."""
+
+    def times(artifact: Path) -> tuple[LayerTime, ...]:
+        layers = profile_on_target(artifact, bench.job.target)
         return tuple(LayerTime(name, milliseconds) for name, milliseconds in layers.items())
 
-    return LayerTimes(times(bench.built_original), times(built))
+    with bench.watch("measuring"):
+        try:
+            return LayerTimes(times(bench.built_original.artifact), times(built.artifact)), ()
+        except (BoardError, BuildError) as error:  # a finished run is not lost over a table of its report
+            return LayerTimes(), (f"No times by layer: {error}",)
 
 
-def _warnings(bench: Workbench, built: Built, ends: Ends, findings: Findings, decision: Decision) -> tuple[str, ...]:
-    found = [
-        *decision.doubts,
-        *ends.warnings,
-        *built.warnings,
+def _warnings(bench: Workbench, found: Sequence[str], findings: Findings) -> tuple[str, ...]:
+    everything = [
+        *found,
         *findings.tuned.warnings,
         *bench.job.model.notes,
         *bench.job.data.notes,
     ]
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(everything))
 
 
 def _complete_manifest(bench: Workbench, ends: Ends) -> None:

@@ -31,6 +31,7 @@ def state_problem(bench: Workbench, method: Method) -> Problem:
         limits=job.budget.limits(original),
         original=original,
         channel_multiple=job.target.channel_multiple,
+        scores_are_losses=method.scores_are_losses,
         max_rounds=job.choices.max_rounds,
     )
 

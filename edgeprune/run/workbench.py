@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprune import registry
 from edgeprune.bench.measure import QUICK, THOROUGH, MeasureOptions, measure, measure_pair
 from edgeprune.network.data import example_inputs
 from edgeprune.network.equivalence import check_masked_equivalence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgeprune.bench.measurement import Measurement
+    from edgeprune.contracts import Runtime
     from edgeprune.network.plan import Plan
     from edgeprune.progress import Progress
     from edgeprune.run.job import Job
@@ -34,6 +36,8 @@ class Workbench:
         """Hold the parts; nothing runs yet."""
         self.job, self.folder, self.watch, self.progress = job, folder, watch, progress
         self.original: nn.Module = job.model.module
+        # NOTE: one for all rounds, because an engine may keep a converter warm.
+        self._runtime: Runtime = registry.load("runtimes", job.target.runtime)()
 
     @cached_property
     def built_original(self) -> Built:
@@ -55,6 +59,7 @@ class Workbench:
         inputs = self.job.example_inputs
         order = BuildOrder(
             target=self.job.target,
+            runtime=self._runtime,
             example_inputs=inputs,
             samples=samples_of(example_inputs(self.job.data, samples), len(inputs[0])),
             simplify=simplify,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from edgeprune.contracts import SAFE_UTILISATION, Limits, Outcome, Problem, utilisation
 from edgeprune.controllers.bisect import Bisect
 from edgeprune.network.groups import Allocation, Group, Layer, Structure
+from edgeprune.network.steps import ordered_steps
 
 Latency = Callable[[Allocation], float]
 
@@ -119,7 +120,7 @@ def test_a_step_that_jumps_over_the_window_gives_way_to_finer_ones() -> None:
     scores = {
         name: tuple(0.0 if name == "g2" else value + 1 for value in values) for name, values in problem.scores.items()
     }
-    cliff_first = Problem(problem.structure, scores, problem.limits, problem.original, 1, 30)
+    cliff_first = Problem(problem.structure, scores, problem.limits, problem.original, max_rounds=30)
     rounds = searched(cliff_first, with_a_cliff)
     assert 0.93 <= rounds[-1][1] <= 0.975
     assert rounds[-1][0]["g2"] == 64
@@ -129,7 +130,7 @@ def test_least_important_units_go_first() -> None:
     structure = chain((16, 16))
     problem = problem_of(structure, smooth, 0.8)
     scores = {"g0": tuple([0.1] * 16), "g1": tuple([0.9] * 16)}
-    rounds = searched(Problem(structure, scores, problem.limits, problem.original, 1, 30), smooth)
+    rounds = searched(Problem(structure, scores, problem.limits, problem.original, max_rounds=30), smooth)
     assert rounds[-1][0]["g1"] == 16
     assert rounds[-1][0]["g0"] < 16
 
@@ -148,3 +149,13 @@ def test_telling_the_trials_of_a_killed_search_continues_it() -> None:
         assert again.ask() == allocation
         again.tell(allocation, outcome_of(stairs(allocation)))
     assert again.ask() == whole[-1][0]
+
+
+def test_losses_are_weighed_against_work_and_ranks_are_not() -> None:
+    cheap, costly = Group("cheap", 16, (), macs=1), Group("costly", 16, (), macs=100)
+    structure = Structure((cheap, costly), (), ())
+    scores = {"cheap": tuple([1.0] * 16), "costly": tuple([2.0] * 16)}
+    by_score = ordered_steps(structure, scores, 1, per_mac=False)
+    by_loss_per_mac = ordered_steps(structure, scores, 1, per_mac=True)
+    assert by_score[0].group == "cheap"
+    assert by_loss_per_mac[0].group == "costly"
