@@ -68,9 +68,8 @@ def compress(source: Source, target: str, budget: Budget, choices: Choices, plac
 
     model = _load_model(source)
     data = check_data(_load_data(source), model.module)
-    job = Job(
-        model, example_inputs(data), data, load_target(target), budget, choices, place.out, ("edgeprune", *sys.argv[1:])
-    )
+    command = ("edgeprune", *sys.argv[1:])
+    job = Job(model, example_inputs(data), data, load_target(target), budget, choices, place.out, command)
     return run_job(job, place.progress, place.resume)
 
 

@@ -27,9 +27,8 @@ def export_to(network: nn.Module, inputs: tuple[torch.Tensor, ...], to: str, out
     target = _target_that_runs(to)
     runtime = registry.load("runtimes", target.runtime)()
     example = tuple(tensor[:1] for tensor in inputs)
-    built = build_verified(
-        network, BuildOrder(target, runtime, example, samples_of(inputs, 1), simplify=True), out, progress
-    )
+    order = BuildOrder(target, runtime, example, samples_of(inputs, 1), simplify=True)
+    built = build_verified(network, order, out, progress)
     (proof,) = built.proofs
     text = (
         f"{built.artifact}: {built.size_bytes / 1e6:.2f} MB, {built.macs / 1e6:.1f} M MACs, "

@@ -23,7 +23,6 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "LANG"
 class Local(Transport):
     """Runs Python here with a clean environment, one benchmark at a time on this machine."""
 
-    kind: ClassVar[str] = "real"
     # NOTE: not in TMPDIR, which differs between users and jobs of one machine.
     lock_path: ClassVar[Path] = Path("/tmp/edgeprune-local.lock")
     lock_limit_s: ClassVar[float] = 900.0
