@@ -30,6 +30,11 @@ def cifar10() -> Data:
     return _cifar10("cifar10", sheets_train=50, sheets_test=10)
 
 
+def cifar10_fifth() -> Data:
+    """Return the first 10,000 training and 5,000 test pictures of CIFAR-10, all classes alike."""
+    return _cifar10("cifar10-fifth", sheets_train=10, sheets_test=5)
+
+
 def cifar10_small() -> Data:
     """Return the first 2,000 training and 1,000 test pictures of CIFAR-10, all classes alike."""
     return _cifar10("cifar10-small", sheets_train=2, sheets_test=1)

@@ -92,7 +92,11 @@ class Workbench:
 
     def accuracy(self, stage: str, network: nn.Module) -> float:
         """Return the accuracy (0..1) of the network at a stage, evaluated once in the life of a run."""
+
+        def compute() -> float:
+            accuracy = evaluate(network, self.job.data)
+            self.progress.say(f"accuracy, {stage}: {accuracy:.2%}")
+            return accuracy
+
         with self.watch("training"):
-            accuracy = self.folder.remember(f"accuracy-{stage}", lambda: evaluate(network, self.job.data))
-        self.progress.say(f"accuracy, {stage}: {accuracy:.2%}")
-        return accuracy
+            return self.folder.remember(f"accuracy-{stage}", compute)
