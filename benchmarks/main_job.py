@@ -133,7 +133,7 @@ def _share(cell: Cell, folder: RunDir, out: Path) -> None:
 def table(lines: Iterable[Line]) -> str:
     """Return the results as a Markdown table."""
     rows = [
-        "| network | method | budget | latency | of the original | MACs | parameters | cut | re-calibrated | recovered |",
+        "| network | method | budget | latency | of original | MACs | parameters | cut | re-calibrated | recovered |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     rows += [
