@@ -11,21 +11,25 @@ from edgeprune.network.groups import Allocation, Group, Layer, Scores, Structure
 from edgeprune.network.selection import allowed_counts, select_units
 
 _SMALLEST_KEPT_PART = 0.1
-_FEWEST_COUNTS = 2
 
 
 @dataclass(frozen=True)
 class Step:
-    """One group shrinks to the next smaller count; `importance` is the mean of the units that go, or that per MAC."""
+    """One group shrinks to the next smaller count; `importance` is the mean of the units that go, or that per MAC.
+
+    `aligned` says whether the count is a multiple of what the target uses fully.
+    """
 
     group: str
     kept: int  # units that stay after the step
     importance: float
+    aligned: bool
 
 
 def ordered_steps(structure: Structure, scores: Scores, channel_multiple: int, per_mac: bool) -> list[Step]:
     """Return all steps of all groups, least important first; the steps of one group never change their order.
 
+    Steps to counts that the target does not use fully come after all others: they cost accuracy and gain little time.
     With `per_mac` a unit counts by its score over the multiply-accumulates that go with it, so that a costly unit
     goes before a cheap one of equal score; without, by its score alone.
     """
@@ -34,7 +38,7 @@ def ordered_steps(structure: Structure, scores: Scores, channel_multiple: int, p
         cost = max(group.macs, 1) if per_mac else 1
         units = tuple(score / cost for score in scores[group.name])
         steps += _steps_of_group(group, units, channel_multiple)
-    return sorted(steps, key=lambda step: (step.importance, step.group, -step.kept))
+    return sorted(steps, key=lambda step: (not step.aligned, step.importance, step.group, -step.kept))
 
 
 def estimated_macs(structure: Structure, allocation: Allocation) -> float:
@@ -45,24 +49,24 @@ def estimated_macs(structure: Structure, allocation: Allocation) -> float:
 
 def _steps_of_group(group: Group, scores: tuple[float, ...], channel_multiple: int) -> list[Step]:
     """Return the steps of one group, largest count first, with importances that never fall."""
-    counts = sorted(_counts(group, channel_multiple), reverse=True)
+    multiple = channel_multiple if group.kind == "channel" else 1
+    counts = _counts(group, multiple)
     kept = [set(select_units(group, scores, count)) for count in counts]
     removed = [before - after for before, after in pairwise(kept)]
     importances = [sum(scores[unit] for unit in units) / len(units) for units in removed]
     return [
-        Step(group.name, count, importance)
+        Step(group.name, count, importance, count % multiple == 0)
         for count, importance in zip(counts[1:], accumulate(importances, max), strict=True)
     ]
 
 
-def _counts(group: Group, channel_multiple: int) -> list[int]:
-    """Return the counts to choose from: multiples of what the target likes, as long as a few choices remain."""
+def _counts(group: Group, multiple: int) -> list[int]:
+    """Return the counts to choose from, largest first: multiples of what the target likes, and halves below it."""
     floor = max(1, math.ceil(group.size * _SMALLEST_KEPT_PART))
-    allowed = [count for count in allowed_counts(group) if count >= floor]
-    multiple = channel_multiple if group.kind == "channel" else 1
-    while multiple > 1 and group.size / multiple < _FEWEST_COUNTS:
-        multiple //= 2
-    return [count for count in allowed if count % multiple == 0 or count == group.size]
+    allowed = [count for count in allowed_counts(group) if floor <= count <= group.size]
+    halves = {multiple >> shift for shift in range(1, multiple.bit_length())}
+    liked = [count for count in allowed if count % multiple == 0 or count in halves or count == group.size]
+    return sorted(liked if len(liked) > 1 else allowed, reverse=True)
 
 
 def _layer_macs(layer: Layer, kept_part: Mapping[str, float]) -> float:

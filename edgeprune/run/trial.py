@@ -39,7 +39,8 @@ class Trial:
         """Read a trial back."""
         outcome = dict(data["outcome"])
         low, high = outcome.pop("latency_interval_ms")
-        return cls(**{**data, "outcome": Outcome(latency_interval_ms=(low, high), **outcome)})
+        proofs = tuple(data["proofs"])
+        return cls(**{**data, "outcome": Outcome(latency_interval_ms=(low, high), **outcome), "proofs": proofs})
 
     def line(self, limits: Limits) -> str:
         """Return one line for a person who follows the search."""

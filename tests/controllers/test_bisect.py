@@ -137,8 +137,23 @@ def test_least_important_units_go_first() -> None:
 
 def test_counts_are_multiples_of_what_the_target_likes() -> None:
     problem = problem_of(chain((64, 128)), stairs, 0.6, channel_multiple=8)
-    for allocation, _ in searched(problem, stairs):
+    rounds = searched(problem, stairs)
+    assert rounds
+    for allocation, _ in rounds:
         assert all(kept % 8 == 0 for kept in allocation.values())
+
+
+def test_counts_below_the_multiple_come_last() -> None:
+    steps = ordered_steps(chain((16, 64)), {"g0": tuple([0.1] * 16), "g1": tuple([0.9] * 64)}, 16, per_mac=False)
+    assert [(step.group, step.kept) for step in steps] == [
+        ("g1", 48),
+        ("g1", 32),
+        ("g1", 16),
+        ("g0", 8),
+        ("g0", 4),
+        ("g0", 2),
+        ("g1", 8),
+    ]
 
 
 def test_telling_the_trials_of_a_killed_search_continues_it() -> None:
