@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.errors import PlanError, UnknownNameError
-from edgeprune.network.groups import Group, Role
+from edgeprune.network.groups import Group, Role, needed_units
 from edgeprune.network.plan import Plan
 
 Positions = Mapping[tuple[str, int], tuple[int, ...]]  # by tensor and dimension
@@ -53,6 +53,13 @@ def check_keep(group: Group, keep: tuple[int, ...]) -> None:
                 f"{where} keeps {counts} units of its {len(counts)} blocks, which must keep equally many "
                 f"({constraint.reason})."
             )
+    for units in needed_units(group):
+        if not set(units) & set(keep):
+            raise PlanError(f"{where} keeps none of the units {_short(units)}, so a layer would be left without channels.")
+
+
+def _short(units: tuple[int, ...]) -> str:
+    return f"{units[0]} to {units[-1]}" if units == tuple(range(units[0], units[-1] + 1)) else f"{list(units[:8])} ..."
 
 
 def positions_of(groups: Iterable[Group], removed: Mapping[str, tuple[int, ...]], role: Role | None) -> Positions:

@@ -28,6 +28,9 @@ LAYOUT = frozenset({
     "view", "_unsafe_view", "clone", "alias", "detach", "_reshape_alias", "expand", "permute", "transpose", "t",
     "squeeze", "unsqueeze", "as_strided", "as_strided_", "contiguous", "lift_fresh", "_to_copy", "copy_",
 })  # fmt: skip
+PRODUCT = "product"
+PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm"})
+WINDOW = 8  # how many operations of the record a tolerant run looks ahead
 FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError, ArithmeticError)
 REACH = 6  # how many operations before and after a failure may hold the size that caused it
 MOST_PAIRS = 8  # attributes that are tried two at a time
@@ -82,38 +85,51 @@ class Beside(TorchDispatchMode):
     def __init__(self, steps: Sequence[Step], dead: Atoms, tolerant: bool) -> None:
         """Take the record of the original run and the atoms that are gone.
 
-        A tolerant run goes on where other operations run than before, and stops at errors alone from there.
+        A tolerant run looks a little ahead where other operations run than before.
         """
         super().__init__()
         self._tolerant = tolerant
         self.marks = [position for position, step in enumerate(steps) if step.name not in LAYOUT]
         self.at = 0
-        self.lost = False
+        self._kinds = [_kind_of(steps[position].name) for position in self.marks]
         self._steps, self._dead = steps, dead
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        name = func._schema.name.partition("::")[2].removesuffix("_with_sizes")
-        if name in LAYOUT or self.lost:
-            return out
-        step = self._steps[self.marks[self.at]] if self.at < len(self.marks) else None
-        if step is None or step.name.removesuffix("_with_sizes") != name:
-            if not self._tolerant:
-                raise _OtherOperationError(f"{name} ran where {step.name if step else 'nothing'} ran before the cut")
-            self.lost = True
-            return out
-        for tensor, shape, parts in zip(tensors_in(out), step.shapes, step.parts, strict=True):
-            wanted = expected_shape(shape, parts, self._dead)
-            if parts is not None and tuple(tensor.shape) != wanted:
-                raise _WrongShapeError(f"{name} gave {tuple(tensor.shape)} where the cut leaves {wanted}")
-        self.at += 1
+        name = _kind_of(func._schema.name.partition("::")[2])
+        if name not in LAYOUT and self._aligned(name):
+            self._compare(name, tensors_in(out))
+            self.at += 1
         return out
+
+    def _aligned(self, name: str) -> bool:
+        """Whether the record goes on with this operation; a tolerant run skips a few, or the operation."""
+        ahead = self._kinds[self.at : self.at + (WINDOW if self._tolerant else 1)]
+        if name in ahead:
+            self.at += ahead.index(name)
+            return True
+        if not self._tolerant:
+            raise _OtherOperationError(f"{name} ran where {ahead[0] if ahead else 'nothing'} ran before the cut")
+        return False
+
+    def _compare(self, name: str, results: list[Tensor]) -> None:
+        step = self._steps[self.marks[self.at]]
+        for tensor, shape, parts in zip(results, step.shapes, step.parts, strict=False):
+            wanted = expected_shape(shape, parts, self._dead)
+            other_form = name == PRODUCT and tensor.ndim != len(wanted)
+            if parts is not None and not other_form and tuple(tensor.shape) != wanted:
+                raise _WrongShapeError(f"{step.name} gave {tuple(tensor.shape)} where the cut leaves {wanted}")
 
     def position(self) -> int:
         """The position in the record of the operation that comes next."""
         return self.marks[self.at] if self.at < len(self.marks) else len(self._steps)
+
+
+def _kind_of(name: str) -> str:
+    """The name of an operation, one name for all that PyTorch chooses between by memory layout."""
+    return PRODUCT if name in PRODUCTS else name.removesuffix("_with_sizes")
 
 
 def first_failure(cut: nn.Module, trace: Trace, dead: Atoms, example_inputs: Any) -> Failure | None:

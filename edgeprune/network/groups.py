@@ -96,6 +96,17 @@ class Structure:
     layers: tuple[Layer, ...]
 
 
+def needed_units(group: Group) -> tuple[tuple[int, ...], ...]:
+    """Sets of units of which one each must stay, because together they are all that a tensor has of this group.
+
+    Only a group that equal counts bind together from several layers has such sets: its other units are elsewhere.
+    """
+    if not group.constraints:
+        return ()
+    sets = {tuple(unit for unit, own in enumerate(index) if own) for index in {piece.index for piece in group.slices}}
+    return tuple(sorted(units for units in sets if len(units) < group.size))
+
+
 def structure_to_dict(structure: Structure) -> dict[str, Any]:
     """Plain data that JSON can hold; `structure_from_dict` reads it back to an equal structure."""
     return {"schema": SCHEMA, **asdict(structure)}

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from edgeprune.errors import PlanError
-from edgeprune.network.groups import EqualCounts, Group
+from edgeprune.network.groups import EqualCounts, Group, needed_units
 
 
 def allowed_counts(group: Group) -> tuple[int, ...]:
@@ -54,6 +54,8 @@ def _solved(group: Group, scores: tuple[float, ...], kept: int) -> tuple[int, ..
 
 def _one_partition(group: Group) -> bool:
     """Whether one constraint alone divides all the units into blocks."""
+    if needed_units(group):
+        return False
     first = {frozenset(block) for block in group.constraints[0].blocks}
     same = all({frozenset(block) for block in constraint.blocks} == first for constraint in group.constraints)
     return same and sum(len(block) for block in first) == group.size
@@ -63,13 +65,14 @@ def _integer_program(group: Group, scores: tuple[float, ...], kept: int) -> tupl
     # Imported here, because the contracts import this file and must not cost what scipy costs.
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    rows = [np.ones(group.size)]
-    totals = [float(kept)]
-    for constraint in group.constraints:
-        for row in _balance(constraint, group.size):
-            rows.append(row)
-            totals.append(0.0)
-    limits = LinearConstraint(np.array(rows), totals, totals)
+    rows, least, most = [np.ones(group.size)], [float(kept)], [float(kept)]
+    for row in (row for constraint in group.constraints for row in _balance(constraint, group.size)):
+        rows, least, most = [*rows, row], [*least, 0.0], [*most, 0.0]
+    for units in needed_units(group):
+        row = np.zeros(group.size)
+        row[list(units)] = 1
+        rows, least, most = [*rows, row], [*least, 1.0], [*most, float(len(units))]
+    limits = LinearConstraint(np.array(rows), least, most)
     gain = -np.asarray(scores, float)
     found = milp(gain, integrality=np.ones(group.size), bounds=Bounds(0, 1), constraints=limits)
     return tuple(int(unit) for unit in np.flatnonzero(found.x > 0.5)) if found.success else ()

@@ -62,6 +62,8 @@ class Ride(TorchDispatchMode):
         named = [*model.named_parameters(), *model.named_buffers()]
         self._names = {id(tensor): name for name, tensor in reversed(named)}
         self._alive = [tensor for _, tensor in named]
+        kinds = (nn.RNNBase, nn.RNNCellBase)
+        self._recurrent = {name for name, module in model.named_modules() if isinstance(module, kinds)}
         self._own: dict[int, Tag] = {}
         self._given: set[int] = set()  # the tensors that the running rule has labelled
 
@@ -73,7 +75,7 @@ class Ride(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         module = self._modules[-1] if self._modules else ""
         call = Call(name, func, args, kwargs, out, self.trace.ledger, module, self.tag_of, self.set_tag, locate)
-        rule = RULES.find(name, func)
+        rule = RULES.find("lstm" if module in self._recurrent else name, func)
         self._given.clear()
         if rule is None:
             call.give_up(f"the operation {func} is not known")
