@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from benchmarks.zoo import MOST_PARAMETERS, Entry, build, declare_torchvision, timm_entries, torchvision_entries
 from edgeprune.errors import EdgepruneError
-from edgeprune.network.following import FAILURES
 from edgeprune.network.counting import count_macs, count_parameters
+from edgeprune.network.coupling.ride import FAILURES
 from edgeprune.network.equivalence import check_masked_equivalence
 from edgeprune.network.groups import Structure, coverage
 from edgeprune.network.plan import Plan, PruneChannels
@@ -61,7 +61,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     library = declare_torchvision()
     entries = [*torchvision_entries(), *timm_entries(Path(__file__).parent / "results" / "timm_members.json")]
-    done = {json.loads(line)["name"] for line in options.out.read_text().splitlines()} if options.out.exists() else set()
+    lines = options.out.read_text().splitlines() if options.out.exists() else []
+    done = {json.loads(line)["name"] for line in lines}
     for entry in entries:
         wanted = not options.only or entry.name in options.only
         if wanted and options.source in (None, entry.source) and f"{entry.source}/{entry.name}" not in done:
@@ -148,7 +149,7 @@ def random_plan(structure: Structure) -> Plan:
 
 def peer_cut(network: nn.Module, inputs: Tensor, row: Row) -> None:
     """Torch-Pruning with its default settings, random importance, the output layers left alone."""
-    import torch_pruning  # noqa: TID253  # an optional peer
+    import torch_pruning  # an optional peer
 
     row.pop("start_mb")
     before = count_macs(network, inputs)

@@ -44,7 +44,7 @@ def declare_torchvision() -> torch.library.Library | None:
 
 def torchvision_entries() -> list[Entry]:
     """Every classification and segmentation definition, and the backbones of every detection definition."""
-    import torchvision.models as zoo  # noqa: TID253  # only here, after its operators are declared
+    import torchvision.models as zoo  # only here, after its operators are declared
 
     entries = []
     for module in (zoo, zoo.segmentation, zoo.detection):
@@ -61,7 +61,7 @@ def timm_entries(cache: Path) -> list[Entry]:
 
 
 def _smallest_members() -> list[Entry]:
-    import timm  # noqa: TID253  # imports torchvision, whose operators must be declared first
+    import timm  # imports torchvision, whose operators must be declared first
 
     entries = []
     for family in timm.list_modules():
@@ -76,7 +76,7 @@ def _smallest_members() -> list[Entry]:
 
 def _size(name: str) -> int:
     """Parameters of a timm network, 0 where it cannot be built without memory."""
-    import timm  # noqa: TID253
+    import timm
 
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
@@ -98,14 +98,14 @@ def build(entry: Entry) -> nn.Module:
 
 
 def _timm(name: str) -> nn.Module:
-    import timm  # noqa: TID253
+    import timm
 
     network: nn.Module = timm.create_model(name)
     return network
 
 
 def _torchvision(name: str) -> nn.Module:
-    import torchvision.models as zoo  # noqa: TID253
+    import torchvision.models as zoo
 
     plain = name in zoo.list_models(module=zoo)
     network: nn.Module = zoo.get_model(name, weights=None, **({} if plain else {"weights_backbone": None}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
@@ -48,7 +48,7 @@ def _group_norm(module: nn.GroupNorm, before: int) -> None:
 
 def _other(module: nn.Module) -> None:
     """Norms, embeddings and PReLU."""
-    weight = module.weight
+    weight: Tensor = module.weight  # type: ignore[assignment]  # the caller has seen that it is a tensor
     if isinstance(module, _NormBase):
         module.num_features = weight.shape[0]
     elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):

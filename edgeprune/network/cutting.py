@@ -33,19 +33,7 @@ def removed_units(plan: Plan, groups: Iterable[Group]) -> dict[str, tuple[int, .
 def check_keep(group: Group, keep: tuple[int, ...]) -> None:
     """Raise PlanError where a keep list is empty, out of range, repeated, unsorted or breaks a constraint."""
     where = f"The keep list of group {group.name!r}"
-    if not keep:
-        raise PlanError(f"{where} is empty. Keep at least one of its {group.size} units.")
-    wrong = [unit for unit in keep if isinstance(unit, bool) or not isinstance(unit, int)]
-    if wrong:
-        raise PlanError(f"{where} holds {wrong[0]!r}, which is no unit number.")
-    outside = [unit for unit in keep if not 0 <= unit < group.size]
-    if outside:
-        raise PlanError(f"{where} holds unit {outside[0]}, but its units are 0 to {group.size - 1}.")
-    if len(set(keep)) != len(keep):
-        twice = next(unit for unit in keep if keep.count(unit) > 1)
-        raise PlanError(f"{where} holds unit {twice} twice.")
-    if list(keep) != sorted(keep):
-        raise PlanError(f"{where} is not in ascending order. Sort it: the order of the units stays.")
+    _check_numbers(keep, group.size, where)
     for constraint in group.constraints:
         counts = [len(set(block) & set(keep)) for block in constraint.blocks]
         if len(set(counts)) > 1:
@@ -55,7 +43,23 @@ def check_keep(group: Group, keep: tuple[int, ...]) -> None:
             )
     for units in needed_units(group):
         if not set(units) & set(keep):
-            raise PlanError(f"{where} keeps none of the units {_short(units)}, so a layer would be left without channels.")
+            raise PlanError(f"{where} keeps none of units {_short(units)}, so a layer would be left without channels.")
+
+
+def _check_numbers(keep: tuple[int, ...], size: int, where: str) -> None:
+    if not keep:
+        raise PlanError(f"{where} is empty. Keep at least one of its {size} units.")
+    wrong = [unit for unit in keep if isinstance(unit, bool) or not isinstance(unit, int)]
+    if wrong:
+        raise PlanError(f"{where} holds {wrong[0]!r}, which is no unit number.")
+    outside = [unit for unit in keep if not 0 <= unit < size]
+    if outside:
+        raise PlanError(f"{where} holds unit {outside[0]}, but its units are 0 to {size - 1}.")
+    if len(set(keep)) != len(keep):
+        twice = next(unit for unit in keep if keep.count(unit) > 1)
+        raise PlanError(f"{where} holds unit {twice} twice.")
+    if list(keep) != sorted(keep):
+        raise PlanError(f"{where} is not in ascending order. Sort it: the order of the units stays.")
 
 
 def _short(units: tuple[int, ...]) -> str:

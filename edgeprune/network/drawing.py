@@ -28,7 +28,8 @@ def draw_couplings(structure: Structure) -> str:
     columns = max((rail.column for rail in rails), default=0) + 1
     names = max((len(layer.name) for layer in structure.layers), default=4) * 7 + 2 * MARGIN
     left = names + BAR + MARGIN
-    width, height = max(left + columns * RAIL + 2 * MARGIN, left + 190, 520), (len(structure.layers) + 2) * ROW + 3 * MARGIN
+    width = max(left + columns * RAIL + 2 * MARGIN, left + 190, 520)
+    height = (len(structure.layers) + 2) * ROW + 3 * MARGIN
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" font-size="12">',

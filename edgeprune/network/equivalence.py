@@ -121,7 +121,7 @@ def in_double() -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with _Double():
+        with _Double():  # type: ignore[no-untyped-call]  # of PyTorch
             yield
     finally:
         torch.set_default_dtype(before)

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edgeprune.errors import PlanError
 from edgeprune.network.coupling.call import tensors_in
 from edgeprune.network.coupling.ledger import Atoms, long_axes
-from edgeprune.network.coupling.ride import Step, Trace, as_inputs, evaluating, raised_at
+from edgeprune.network.coupling.ride import FAILURES, Step, Trace, as_inputs, evaluating, raised_at
 
 # Operations that come and go with the memory layout; they say nothing about sizes that the next ones do not.
 LAYOUT = frozenset({
@@ -31,7 +31,6 @@ LAYOUT = frozenset({
 PRODUCT = "product"
 PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm"})
 WINDOW = 8  # how many operations of the record a tolerant run looks ahead
-FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError, ArithmeticError)
 REACH = 6  # how many operations before and after a failure may hold the size that caused it
 MOST_PAIRS = 8  # attributes that are tried two at a time
 
@@ -87,7 +86,7 @@ class Beside(TorchDispatchMode):
 
         A tolerant run looks a little ahead where other operations run than before.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of PyTorch
         self._tolerant = tolerant
         self.marks = [position for position, step in enumerate(steps) if step.name not in LAYOUT]
         self.at = 0
@@ -301,9 +300,9 @@ def refusal(trace: Trace, dead: Atoms, failure: Failure) -> FixedSizeError:
     step = trace.steps[min(failure.step, len(trace.steps) - 1)]
     return FixedSizeError(
         f"The plan changes a size that the network's own code fixes at {raised_at(failure.error)} "
-        f"(near {step.name} in module {step.module or 'the network itself'!r}; sizes that change there: {sizes or 'none'}; "
-        f"the copy said: {failure.error}). Leave the groups that are used there whole, read the sizes from the tensors "
-        "in the network's code, or cut the exported graph: apply(plan, model, example_inputs, via=\"export\")."
+        f"(near {step.name} in module {step.module or 'the network itself'!r}; sizes that change there: "
+        f"{sizes or 'none'}; the copy said: {failure.error}). Leave the groups that are used there whole, read the "
+        'sizes from the tensors in the network\'s code, or cut the exported graph: apply(plan, model, example_inputs, via="export").'
     )
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, fx, nn
 from edgeprune.errors import ExportError
 from edgeprune.network.coupling.call import tensors_in
 from edgeprune.network.coupling.ledger import Atoms
-from edgeprune.network.coupling.ride import Ride, Trace, as_inputs, evaluating, trace_network
-from edgeprune.network.following import FAILURES, alive, expected_shape
+from edgeprune.network.coupling.ride import FAILURES, Ride, Trace, as_inputs, evaluating, trace_network
 from edgeprune.network.exported import network_from_exported_program
+from edgeprune.network.following import alive, expected_shape
 
 _ATEN = torch.ops.aten
 _SAME_NAME = {"group": "num_groups"}  # the argument of an operation inside -> that of the operation in the graph
@@ -81,9 +81,7 @@ def patch_graph(cut: fx.GraphModule, records: dict[str, NodeRecord], trace: Trac
         record = records.get(node.name)
         if node.op != "call_function" or record is None or not isinstance(node.target, torch._ops.OpOverload):
             continue
-        wanted = [
-            expected_shape(shape, parts, dead) for shape, parts in zip(record.shapes, record.parts, strict=True)
-        ]
+        wanted = [expected_shape(shape, parts, dead) for shape, parts in zip(record.shapes, record.parts, strict=True)]
         for step in trace.steps[record.first : record.last]:
             for key, value, atoms in step.literals:
                 if alive(atoms, dead) != value:
@@ -104,7 +102,7 @@ def _set(node: fx.Node, key: str, value: Any) -> None:
         return
     position = names.index(name)
     if item:
-        current = list(node.args[position]) if position < len(node.args) else list(node.kwargs[name])  # type: ignore[arg-type, call-overload]
+        current = list(node.args[position]) if position < len(node.args) else list(node.kwargs[name])  # type: ignore[arg-type]
         current[int(item.rstrip("]"))] = value
         value = current
     if position < len(node.args):

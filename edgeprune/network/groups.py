@@ -124,9 +124,7 @@ def structure_from_dict(data: Mapping[str, Any]) -> Structure:
 def _group_from_dict(data: Mapping[str, Any]) -> Group:
     fields = dict(data)
     fields["slices"] = tuple(Slice(**{key: _frozen(value) for key, value in item.items()}) for item in data["slices"])
-    fields["constraints"] = tuple(
-        EqualCounts(_frozen(item["blocks"]), item["reason"]) for item in data["constraints"]
-    )
+    fields["constraints"] = tuple(EqualCounts(_frozen(item["blocks"]), item["reason"]) for item in data["constraints"])
     return Group(**fields)
 
 

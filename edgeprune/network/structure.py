@@ -87,9 +87,7 @@ def _across(trace: Trace, solution: Solution) -> Flags:
     return _marked(solution, [atoms for atoms, _ in trace.ledger.statistics])
 
 
-def _group(
-    name: str, bundle: Bundle, costs: tuple[int, int], facts: _Facts, shared: dict[bytes, Index]
-) -> Group:
+def _group(name: str, bundle: Bundle, costs: tuple[int, int], facts: _Facts, shared: dict[bytes, Index]) -> Group:
     place = {unit: position for position, unit in enumerate(bundle.classes.tolist())}
     slices = []
     for axis in bundle.axes:
@@ -120,7 +118,7 @@ def _index(own: Owned, bundle: Bundle, shared: dict[bytes, Index]) -> Index:
 def _gathered(positions: Atoms, starts: Atoms, ends: Atoms) -> Index:
     """`positions[start:end]` for each unit."""
     if (ends - starts == 1).all():
-        return tuple(zip(positions[starts].tolist()))  # noqa: B905  # one list: it makes tuples of one position
+        return tuple(zip(positions[starts].tolist()))  # one list: it makes tuples of one position
     plain = positions.tolist()
     return tuple(tuple(plain[start:end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
 

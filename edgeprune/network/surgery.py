@@ -74,7 +74,7 @@ def _counterparts(groups: Sequence[Group], others: Sequence[Group]) -> dict[str,
     """The name in the graph of each group; a tensor that several layers share may have another name there."""
     by_name = {group.name: group for group in others}
     by_place = dict(zip((group.name for group in groups), others, strict=False))
-    found = {}
+    found: dict[str, str] = {}
     for group in groups:
         for other in (by_name.get(group.name), by_place.get(group.name)):
             if other is not None and _owned(other) == _owned(group):
@@ -111,9 +111,7 @@ def cut_copy(model: nn.Module, positions: Positions, structure: Structure) -> nn
     """A copy without these positions, whose PyTorch layers know their new sizes."""
     cut = copied(model)
     before = {name: tuple(tensor.shape) for name, tensor in named_tensors(cut).items()}
-    carried = frozenset(
-        piece.tensor for group in structure.groups for piece in group.slices if piece.role == "carrier"
-    )
+    carried = frozenset(piece.tensor for group in structure.groups for piece in group.slices if piece.role == "carrier")
     remove_positions(cut, positions)
     follow_shapes(cut, carried, before)
     convert_attention(cut, frozenset(name for name, _ in positions))
@@ -125,4 +123,5 @@ def copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise ModelError(f"The network cannot be copied: {error}. Remove what cannot be deep-copied from it.") from error
+        remedy = "Remove what cannot be deep-copied from it."
+        raise ModelError(f"The network cannot be copied: {error}. {remedy}") from error

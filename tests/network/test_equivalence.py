@@ -35,7 +35,7 @@ def test_a_right_cut_is_exact_to_rounding(pictures):
 def test_the_wrong_channels_are_noticed(pictures):
     network = lively(Residual())
     other = Plan((PruneChannels("stem", keep=(0, 2, 3, 7)), PLAN.edits[1]))
-    with pytest.raises(VerificationError, match="differs from the masked original by .* after pruning"):
+    with pytest.raises(VerificationError, match=r"differs from the masked original by .* after pruning"):
         check_masked_equivalence(network, apply(other, network, pictures), PLAN, pictures)
 
 

@@ -172,7 +172,7 @@ def test_a_constraint_that_is_broken_is_named():
 
 def test_unknown_and_repeated_groups_are_refused():
     edit = PruneChannels("conv1", keep=(0,))
-    with pytest.raises(UnknownNameError, match="Unknown group 'conv3'. Did you mean"):
+    with pytest.raises(UnknownNameError, match=r"Unknown group 'conv3'\. Did you mean"):
         apply(Plan((PruneChannels("conv3", keep=(0,)),)), Plain(), PICTURES)
     with pytest.raises(PlanError, match="prunes group 'conv1' twice"):
         apply(Plan((edit, edit)), Plain(), PICTURES)

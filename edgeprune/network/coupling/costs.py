@@ -22,14 +22,14 @@ def savings(trace: Trace, solution: Solution) -> list[tuple[int, int]]:
     units = [len(bundle.classes) for bundle in solution.bundles]
     macs, owners = np.zeros(len(units)), home[solution.classes.of]
     for work in trace.ledger.work:
-        for bundle, kept in _kept(work, owners, units).items():
-            macs[bundle] += work.macs * (1 - kept)
+        for place, kept in _kept(work, owners, units).items():
+            macs[place] += work.macs * (1 - kept)
     parameters = np.zeros(len(units))
     for name, axes in _owners(solution, home).items():
         size = math.prod(trace.shapes[name]) if name in trace.parameters else 0
-        for bundle, shares in axes.items():
-            kept = math.prod(1 - count / units[bundle] / trace.shapes[name][dim] for dim, count in shares)
-            parameters[bundle] += size * (1 - kept)
+        for place, shares in axes.items():
+            kept = math.prod(1 - count / units[place] / trace.shapes[name][dim] for dim, count in shares)
+            parameters[place] += size * (1 - kept)
     return [(round(a), round(b)) for a, b in zip(macs.tolist(), parameters.tolist(), strict=True)]
 
 

@@ -20,12 +20,14 @@ from edgeprune.errors import ModelError
 from edgeprune.network.attention import own_attention
 from edgeprune.network.coupling import rules_contract, rules_index, rules_move, rules_pointwise, rules_reduce
 from edgeprune.network.coupling.call import Call, tensors_in
-from edgeprune.network.coupling.ledger import Ledger, Reason, flat, long_axes
+from edgeprune.network.coupling.ledger import Ledger, Reason, flat
 from edgeprune.network.coupling.rules import RULES
 from edgeprune.network.coupling.tags import CONSTANT, FIXED, Tag
 
 RULE_FILES = (rules_contract, rules_index, rules_move, rules_pointwise, rules_reduce)
 _OWN_FOLDERS = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, Path(__file__).parents[1]))
+# What the code of a network raises when sizes do not fit.
+FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError, ArithmeticError)
 _SLOT = "_edgeprune_tag"
 
 
@@ -56,7 +58,7 @@ class Ride(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, modules: list[str]) -> None:
         """Know the names of the model's tensors; `modules` is the stack of running modules."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of PyTorch
         self.trace = Trace(Ledger(), parameters=frozenset(name for name, _ in model.named_parameters()))
         self._modules = modules
         named = [*model.named_parameters(), *model.named_buffers()]
@@ -181,8 +183,8 @@ def forward(model: nn.Module, example_inputs: Any) -> Any:
     inputs = as_inputs(example_inputs)
     try:
         return model(*inputs)
-    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError, ArithmeticError) as error:
-        shapes = ", ".join(str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__ for value in inputs)
+    except FAILURES as error:
+        shapes = ", ".join(str(tuple(v.shape)) if isinstance(v, Tensor) else type(v).__name__ for v in inputs)
         raise ModelError(
             f"The network fails on the example inputs ({shapes}) before anything was cut: "
             f"{type(error).__name__}: {error} (at {raised_at(error)}). Give example_inputs that its forward accepts."
@@ -227,8 +229,3 @@ def outputs_in(value: Any, depth: int = 4) -> list[Tensor]:
     else:
         items = list(vars(value).values()) if hasattr(value, "__dict__") else []
     return [tensor for item in items for tensor in outputs_in(item, depth - 1)] if depth else []
-
-
-def varies(part: Tensor) -> bool:
-    """Whether a part has any labelled axis."""
-    return bool(long_axes(part))

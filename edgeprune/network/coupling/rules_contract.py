@@ -26,15 +26,14 @@ def meet(call: Call, left: list[Tensor], right: list[Tensor], sides: tuple[Opera
         for vector in (*left, *right):
             call.pin(vector, NO_WEIGHT)
         return
-    for vector in weight:
-        call.ledger.readers.append(flat(vector))
-        for unit in other:
-            call.ledger.tie(unit, vector)
+    call.ledger.readers += [flat(vector) for vector in weight]
     if not other:
         call.ledger.pins += [(flat(vector), None) for vector in weight]
-    if not weight:
-        for vector in other:
-            call.pin(vector, "the weights that read these channels have a fixed size")
+    for unit in other:
+        if not weight:
+            call.pin(unit, "the weights that read these channels have a fixed size")
+        for vector in weight:
+            call.ledger.tie(unit, vector)
 
 
 def _written(call: Call, operand: Operand, parts: Sequence[Tensor], axis: int) -> list[Tensor]:
@@ -66,7 +65,10 @@ def _product(call: Call, a: Operand, b: Operand, bias: tuple[Operand, ...]) -> N
     meet(call, left, right, (a, b))
     rows, columns = _written(call, a, left_rest, row), _written(call, b, right_rest, column)
     shape_a, shape_b = (*a.shape[:-1], 1), (*b.shape[:-2], 1, b.shape[-1])
-    sides = [Operand(shape_a, tuple(left_rest), a.kind, a.weight), Operand(shape_b, tuple(right_rest), b.kind, b.weight)]
+    sides = [
+        Operand(shape_a, tuple(left_rest), a.kind, a.weight),
+        Operand(shape_b, tuple(right_rest), b.kind, b.weight),
+    ]
     shared = _batch_units(call, [a, b], [left_rest, right_rest])
     parts = call.merge([*sides, *bias])
     for operand in bias:
@@ -103,8 +105,9 @@ def vector_product(call: Call) -> None:
 
 
 @RULES.on(
-    "_scaled_dot_product_flash_attention_for_cpu", "scaled_dot_product_attention", "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_flash_attention", "_scaled_dot_product_attention_math", "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_flash_attention_for_cpu", "scaled_dot_product_attention",
+    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_attention_math", "_scaled_dot_product_cudnn_attention",
 )  # fmt: skip
 def attention(call: Call) -> None:
     """(B, heads, n, d) three times: heads are units, the width of a head is fixed where it is summed over."""
@@ -173,38 +176,32 @@ def _without_window(call: Call, weight: Operand) -> Operand:
     parts = []
     for part in weight.parts:
         if part.shape[0] > 1 or part.shape[1] > 1:
-            for axis in long_axes(part):
-                part = call.ledger.tie_along(part, axis) if axis > 1 else part
-            parts.append(part)
+            rest = part
+            for axis in (axis for axis in long_axes(part) if axis > 1):
+                rest = call.ledger.tie_along(rest, axis)
+            parts.append(rest)
     return Operand(weight.shape, tuple(parts), weight.kind, weight.weight)
 
 
-def _dense(call: Call, vectors: list[Tensor], axes: tuple[list[Tensor], list[Tensor]], sides: tuple[Operand, Operand]) -> list[Tensor]:
+Axes = tuple[list[Tensor], list[Tensor]]  # the labels of a weight along its output and its input channels
+
+
+def _dense(call: Call, vectors: list[Tensor], axes: Axes, sides: tuple[Operand, Operand]) -> list[Tensor]:
     outer, inner = axes
     meet(call, vectors, inner, sides)
     call.ledger.writers += [flat(vector) for vector in outer]
     return outer
 
 
-def _grouped(call: Call, vectors: list[Tensor], axes: tuple[list[Tensor], list[Tensor]], groups: int) -> list[Tensor]:
+def _grouped(call: Call, vectors: list[Tensor], axes: Axes, groups: int) -> list[Tensor]:
     """Whole blocks are carried through, or the same places of all blocks are one unit."""
+    if vectors and whole_blocks(groups, call.args[1].shape[1]):
+        return _carried_blocks(call, vectors, axes, groups)
     outer, inner = axes
     size = call.args[1].shape[1]
-    if vectors and whole_blocks(groups, size):
-        for vector in vectors:
-            blocks = call.ledger.tie_along(vector.reshape(groups, size), 1)
-            call.literal("groups", groups, blocks)
-            for unit in outer:
-                call.ledger.tie(blocks, unit.reshape(groups, -1))
-        call.ledger.pins += [(flat(vector), None) for vector in inner]
-        if not outer:
-            for vector in vectors:
-                call.pin(vector, "a grouped convolution has one output channel")
-        return outer
     for vector in vectors:
         call.ledger.tie_along(vector.reshape(groups, size), 0)
-    if vectors and not inner:
-        for vector in vectors:
+        if not inner:
             call.pin(vector, "every block of a grouped convolution reads one channel")
     meet(call, [vector[:size] for vector in vectors], inner, (call.operand(call.args[0]), call.operand(call.args[1])))
     for unit in outer:
@@ -214,14 +211,26 @@ def _grouped(call: Call, vectors: list[Tensor], axes: tuple[list[Tensor], list[T
     return outer
 
 
-def _transposed_blocks(call: Call, vectors: list[Tensor], axes: tuple[list[Tensor], list[Tensor]], groups: int) -> list[Tensor]:
+def _carried_blocks(call: Call, vectors: list[Tensor], axes: Axes, groups: int) -> list[Tensor]:
+    outer, inner = axes
+    for vector in vectors:
+        blocks = call.ledger.tie_along(vector.reshape(groups, -1), 1)
+        call.literal("groups", groups, blocks)
+        for unit in outer:
+            call.ledger.tie(blocks, unit.reshape(groups, -1))
+        if not outer:
+            call.pin(vector, "a grouped convolution has one output channel")
+    call.ledger.pins += [(flat(vector), None) for vector in inner]
+    return outer
+
+
+def _transposed_blocks(call: Call, vectors: list[Tensor], axes: Axes, groups: int) -> list[Tensor]:
     """Weights (C, O/groups, *): whole blocks are carried from input to output."""
     first, second = axes
     width = call.args[1].shape[1]
     call.ledger.pins += [(flat(vector), None) for vector in second]
     if not vectors:
         call.ledger.pins += [(flat(vector), None) for vector in first]
-        return []
     written = []
     for vector in vectors:
         blocks = call.ledger.tie_along(vector.reshape(groups, -1), 1)

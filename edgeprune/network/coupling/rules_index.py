@@ -31,7 +31,8 @@ def index(call: Call) -> None:
 
 
 def _indexed_axes(numbers: list[Tensor | None]) -> list[int]:
-    axes, axis = [], 0
+    axes: list[int] = []
+    axis = 0
     for number in numbers:
         width = number.ndim if number is not None and number.dtype in (torch.bool, torch.uint8) else 1
         if number is not None:
@@ -77,10 +78,11 @@ def pixel_shuffle(call: Call) -> None:
     parts = _without_space(call, source)
     moved = []
     for part in parts:
+        rest = part
         if part.shape[axis] > 1:
-            blocks = part.unflatten(axis, (-1, square))
-            part = call.ledger.tie_along(blocks, axis + 1).squeeze(axis + 1)
-        moved += [part] if long_axes(part) else []
+            shape = (*part.shape[:axis], -1, square, *part.shape[axis + 1 :])
+            rest = call.ledger.tie_along(part.reshape(shape), axis + 1).squeeze(axis + 1)
+        moved += [rest] if long_axes(rest) else []
     call.give(moved, [source])
 
 
@@ -117,7 +119,7 @@ def fold_windows(call: Call) -> None:
     moved = []
     for part in parts:
         if part.shape[1] > area:
-            moved.append(call.ledger.tie_along(part.unflatten(1, (-1, area)), 2).reshape(1, -1, 1, 1))
+            moved.append(call.ledger.tie_along(part.reshape(1, -1, area, 1), 2).reshape(1, -1, 1, 1))
         elif part.shape[1] > 1:
             call.pin(part, "one single channel is folded out of its windows")
     call.give(moved, [source])

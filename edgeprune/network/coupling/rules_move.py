@@ -215,11 +215,10 @@ def gated(call: Call) -> None:
     axis = axis_of(call.argument(1, "dim", -1), len(source.shape))
     parts = []
     for part in source.parts:
+        half = part.narrow(axis, 0, max(part.shape[axis] // 2, 1))
         if part.shape[axis] > 1:
-            first, second = torch.tensor_split(part, 2, axis)
-            call.ledger.tie(first, second)
-            part = first
-        parts += _landed(call, part, part)
+            call.ledger.tie(half, part.narrow(axis, half.shape[axis], half.shape[axis]))
+        parts += _landed(call, half, half)
     call.give(parts, [source])
 
 
@@ -300,12 +299,14 @@ def _joined(call: Call, operands: list[Operand], along: list[list[Tensor]], axis
     pieces = []
     for operand, part in zip(operands, first, strict=True):
         common[axis] = operand.shape[axis]
-        if part is None:
-            lone = [1] * len(common)
-            lone[axis] = common[axis]
-            follows = operand.kind == "constant"
-            part = (call.ledger.fresh(common[axis]) if follows else torch.zeros(common[axis], dtype=torch.long)).reshape(lone)
-        pieces.append(part.expand(common))
+        if part is not None:
+            pieces.append(part.expand(common))
+            continue
+        size = common[axis]
+        new = call.ledger.fresh(size) if operand.kind == "constant" else torch.zeros(size, dtype=torch.long)
+        lone = [1] * len(common)
+        lone[axis] = size
+        pieces.append(new.reshape(lone).expand(common))
     return torch.cat(pieces, axis)
 
 

@@ -22,10 +22,10 @@ SIZE_CHECKS = ("_local_scalar_dense", "equal", "is_same_size", "_assert_async", 
 
 @RULES.on(
     "pointwise", "masked_fill", "where", "_to_copy", "to", "clone", "detach", "alias", "contiguous", "native_dropout",
-    "dropout", "hardswish", "hardsigmoid", "hardtanh", "relu6", "relu", "mish", "silu", "elu", "selu", "celu", "leaky_relu",
-    "_prelu_kernel", "rrelu_with_noise", "threshold", "softplus", "log_sigmoid_forward", "hardshrink", "softshrink",
-    "gelu", "sigmoid", "tanh", "addcmul", "addcdiv", "lerp", "clamp", "_conj", "conj", "isnan", "nan_to_num", "real", "imag",
-    "complex", "polar", "angle", "float_power", "heaviside", "rsub", "bitwise_not",
+    "dropout", "hardswish", "hardsigmoid", "hardtanh", "relu6", "relu", "mish", "silu", "elu", "selu", "celu",
+    "leaky_relu", "_prelu_kernel", "rrelu_with_noise", "threshold", "softplus", "log_sigmoid_forward", "hardshrink",
+    "softshrink", "gelu", "sigmoid", "tanh", "addcmul", "addcdiv", "lerp", "clamp", "_conj", "conj", "isnan",
+    "nan_to_num", "real", "imag", "complex", "polar", "angle", "float_power", "heaviside", "rsub", "bitwise_not",
 )  # fmt: skip
 def pointwise(call: Call) -> None:
     """Units that meet at one position become one unit."""

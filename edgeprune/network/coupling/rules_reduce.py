@@ -26,9 +26,10 @@ def statistic(call: Call, parts: Iterable[Tensor], axes: Iterable[int]) -> tuple
         if hit and not outside:
             call.ledger.statistics.append((flat(part), call.reason(STATISTIC, SPREAD)))
             continue
+        rest = part
         for axis in hit:
-            part = call.ledger.tie_along(part, axis)
-        kept.append(part)
+            rest = call.ledger.tie_along(rest, axis)
+        kept.append(rest)
     return tuple(kept)
 
 
@@ -45,9 +46,8 @@ def _reduced(parts: Iterable[Tensor], axes: list[int], ndim: int) -> list[Tensor
     """Drop the reduced axes where the result has fewer axes."""
     results = []
     for part in parts:
-        if part.ndim != ndim:
-            part = part.reshape([size for axis, size in enumerate(part.shape) if axis not in axes])
-        results.append(part)
+        left = [size for axis, size in enumerate(part.shape) if axis not in axes]
+        results.append(part if part.ndim == ndim else part.reshape(left))
     return results
 
 
@@ -125,8 +125,8 @@ def fourier(call: Call) -> None:
 
 
 @RULES.on(
-    "mkldnn_rnn_layer", "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell",
-    "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell", "_cudnn_rnn", "quantized_lstm", "miopen_rnn",
+    "mkldnn_rnn_layer", "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell",
+    "rnn_relu_cell", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell", "_cudnn_rnn", "quantized_lstm", "miopen_rnn",
 )  # fmt: skip
 def recurrent(call: Call) -> None:
     """A recurrent layer feeds its output back, gate by gate; it stays whole."""
@@ -216,7 +216,8 @@ def group_norm(call: Call) -> None:
             call.literal("group", groups, call.ledger.tie_along(blocks, 1))
         elif size > 1:
             call.ledger.statistics.append((flat(vector), call.reason(STATISTIC, SPREAD)))
-            call.ledger.blocks.append(Block(tuple(flat(row) for row in blocks), f"{groups} norm groups at {call.locate()}"))
+            rows = tuple(flat(row) for row in blocks)
+            call.ledger.blocks.append(Block(rows, f"{groups} norm groups at {call.locate()}"))
     shape = [1] * len(source.shape)
     shape[1] = -1
     parts = (*rest, *(vector.reshape(shape) for vector in vectors))

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeprune.network.coupling.classes import Classes, classes_of
 from edgeprune.network.coupling.constraints import Rule, equal_counts, merged
@@ -13,6 +14,7 @@ from edgeprune.network.coupling.ledger import Atoms
 from edgeprune.network.coupling.ride import Trace
 from edgeprune.network.groups import Role
 
+Flags = npt.NDArray[np.bool_]
 Axis = tuple[str, int]  # a parameter or buffer, and a dimension of it
 
 
@@ -82,7 +84,7 @@ def _union(bundles: list[Bundle]) -> Bundle:
     return Bundle(np.concatenate([bundle.classes for bundle in bundles]), axes)
 
 
-def _marked(marks: list[Atoms], count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _marked(marks: list[Atoms], count: int) -> Flags:
     marked = np.zeros(count, bool)
     for atoms in marks:
         marked[atoms] = True
@@ -98,7 +100,7 @@ def _order(trace: Trace) -> Atoms:
     return order
 
 
-def _owned(axis: Axis, atoms: Atoms, facts: tuple[Classes, Atoms, Atoms], writable: Atoms) -> Owned | None:
+def _owned(axis: Axis, atoms: Atoms, facts: tuple[Classes, Atoms, Flags], writable: Flags) -> Owned | None:
     classes, written, read = facts
     of = classes.of[atoms]
     positions = np.flatnonzero(writable[of])
@@ -134,7 +136,7 @@ def _name(bundle: Bundle, owned: list[Owned]) -> None:
     """Name a bundle after the tensor that first writes it, and order its units by their place in it."""
     writers = [owned[position] for position in bundle.axes if owned[position].first]
     writers.sort(key=lambda own: own.first)
-    rank = {}
+    rank: dict[int, tuple[int, int]] = {}
     for own in writers:
         mine = np.isin(own.classes, bundle.classes)
         for unit, place in zip(own.classes[mine].tolist(), own.positions[mine].tolist(), strict=True):
