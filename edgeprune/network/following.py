@@ -298,11 +298,13 @@ def refusal(trace: Trace, dead: Atoms, failure: Failure) -> FixedSizeError:
         near.note(other, dead)
     sizes = ", ".join(f"{old} to {' or '.join(map(str, sorted(new)))}" for old, new in sorted(near.numbers.items()))
     step = trace.steps[min(failure.step, len(trace.steps) - 1)]
+    quoted = '"export"'
     return FixedSizeError(
         f"The plan changes a size that the network's own code fixes at {raised_at(failure.error)} "
         f"(near {step.name} in module {step.module or 'the network itself'!r}; sizes that change there: "
         f"{sizes or 'none'}; the copy said: {failure.error}). Leave the groups that are used there whole, read the "
-        'sizes from the tensors in the network\'s code, or cut the exported graph: apply(plan, model, example_inputs, via="export").'
+        "sizes from the tensors in the network's code, or cut the exported graph: "
+        f"apply(plan, model, example_inputs, via={quoted})."
     )
 
 
