@@ -110,6 +110,7 @@ def test_the_exported_graph_follows_where_code_fixes_a_size(via):
     inputs = torch.randn(2, 3, 8, 8)
     cut = proved(network, half(network, inputs), inputs, via)
     assert dict(cut.named_parameters())["conv.weight"].shape[0] == 3
+    assert cut(torch.randn(5, 3, 8, 8)).shape == (5, 5)
 
 
 def test_an_exported_graph_can_be_cut_again():
