@@ -15,21 +15,15 @@ _SMALLEST_KEPT_PART = 0.1
 
 @dataclass(frozen=True)
 class Step:
-    """One group shrinks to the next smaller count; `importance` is the mean of the units that go, or that per MAC.
-
-    `aligned` says whether the count is a multiple of what the target uses fully.
-    """
+    """One group shrinks to the next smaller count; `importance` is the mean of the units that go, or that per MAC."""
 
     group: str
     kept: int  # units that stay after the step
     importance: float
-    aligned: bool
 
 
 def ordered_steps(structure: Structure, scores: Scores, channel_multiple: int, per_mac: bool) -> list[Step]:
     """Return all steps of all groups, least important first; the steps of one group never change their order.
-
-    Steps to counts that the target does not use fully come after all others: they cost accuracy and gain little time.
     With `per_mac` a unit counts by its score over the multiply-accumulates that go with it, so that a costly unit
     goes before a cheap one of equal score; without, by its score alone.
     """
@@ -38,7 +32,7 @@ def ordered_steps(structure: Structure, scores: Scores, channel_multiple: int, p
         cost = max(group.macs, 1) if per_mac else 1
         units = tuple(score / cost for score in scores[group.name])
         steps += _steps_of_group(group, units, channel_multiple)
-    return sorted(steps, key=lambda step: (not step.aligned, step.importance, step.group, -step.kept))
+    return sorted(steps, key=lambda step: (step.importance, step.group, -step.kept))
 
 
 def estimated_macs(structure: Structure, allocation: Allocation) -> float:
@@ -49,13 +43,12 @@ def estimated_macs(structure: Structure, allocation: Allocation) -> float:
 
 def _steps_of_group(group: Group, scores: tuple[float, ...], channel_multiple: int) -> list[Step]:
     """Return the steps of one group, largest count first, with importances that never fall."""
-    multiple = channel_multiple if group.kind == "channel" else 1
-    counts = _counts(group, multiple)
+    counts = _counts(group, channel_multiple if group.kind == "channel" else 1)
     kept = [set(select_units(group, scores, count)) for count in counts]
     removed = [before - after for before, after in pairwise(kept)]
     importances = [sum(scores[unit] for unit in units) / len(units) for units in removed]
     return [
-        Step(group.name, count, importance, count % multiple == 0)
+        Step(group.name, count, importance)
         for count, importance in zip(counts[1:], accumulate(importances, max), strict=True)
     ]
 

@@ -143,17 +143,10 @@ def test_counts_are_multiples_of_what_the_target_likes() -> None:
         assert all(kept % 8 == 0 for kept in allocation.values())
 
 
-def test_counts_below_the_multiple_come_last() -> None:
+def test_counts_below_the_multiple_are_its_halves() -> None:
     steps = ordered_steps(chain((16, 64)), {"g0": tuple([0.1] * 16), "g1": tuple([0.9] * 64)}, 16, per_mac=False)
-    assert [(step.group, step.kept) for step in steps] == [
-        ("g1", 48),
-        ("g1", 32),
-        ("g1", 16),
-        ("g0", 8),
-        ("g0", 4),
-        ("g0", 2),
-        ("g1", 8),
-    ]
+    counts = [("g0", 8), ("g0", 4), ("g0", 2), ("g1", 48), ("g1", 32), ("g1", 16), ("g1", 8)]
+    assert [(step.group, step.kept) for step in steps] == counts
 
 
 def test_telling_the_trials_of_a_killed_search_continues_it() -> None:
