@@ -24,6 +24,7 @@ class Step:
 
 def ordered_steps(structure: Structure, scores: Scores, channel_multiple: int, per_mac: bool) -> list[Step]:
     """Return all steps of all groups, least important first; the steps of one group never change their order.
+
     With `per_mac` a unit counts by its score over the multiply-accumulates that go with it, so that a costly unit
     goes before a cheap one of equal score; without, by its score alone.
     """
