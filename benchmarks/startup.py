@@ -65,9 +65,14 @@ def _summary(values: Sequence[float], imports: list[str]) -> dict[str, object]:
 def main() -> int:
     """Measure, write the file, print a table; 1 when the promise of 0.3 s or of no torch is broken."""
     cases = measure(repeats=int(sys.argv[1]) if len(sys.argv) > 1 else 21)
-    facts = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-    # Other work on the machine makes every process slower, the one that does nothing too.
-    facts |= {"load_average": round(os.getloadavg()[0], 2), "limit_s": _LIMIT_S}
+    facts = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        # Other work on the machine makes every process slower, the one that does nothing too.
+        "load_average": round(os.getloadavg()[0], 2),
+        "limit_s": _LIMIT_S,
+    }
     write_text(_RESULTS, json.dumps({**facts, "cases": cases}, indent=1) + "\n")
     kept = True
     for name, case in cases.items():

@@ -35,7 +35,8 @@ def as_inputs(inputs: Any) -> tuple[torch.Tensor, ...]:
 
 def start_epoch(loader: Loader, epoch: int) -> None:
     """Tell a loader, or the sampler inside it, which epoch begins, where it wants to know."""
-    for listener in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+    listeners: tuple[Any, ...] = (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
+    for listener in listeners:
         if hasattr(listener, "set_epoch"):
             listener.set_epoch(epoch)
 
