@@ -227,7 +227,10 @@ def summary(rows: list[Row]) -> str:
         if mine:
             lines.append(f"{source}: {len(good)} of {len(mine)} cut ({100 * len(good) / len(mine):.1f} %)")
             lines += [f"  {key}: {_spread([row[key] for row in good])}" for key in ("groups_s", "cut_s", "macs_left")]
-            memory = [row["groups_mb"] / row["forward_mb"] for row in good if row.get("groups_mb")]
+            # Smaller forwards fit into memory that the process holds already, so their peak says nothing.
+            memory = [
+                row["groups_mb"] / row["forward_mb"] for row in good if row.get("groups_mb") and row["forward_mb"] > 100
+            ]
             lines += [f"  memory against a forward: {_spread(memory)}"] if memory else []
             ways = [row.get("via") for row in good]
             lines.append(f"  via modules {ways.count('modules')}, via export {ways.count('export')}")
