@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgeprune.verdict.result import Result
 
 ARCH = "edgeprune.network.digits:digit_network"
-_TRAINING_EPOCHS = 10
+_TRAINING_EPOCHS = 30
 _RECOVERY_EPOCHS = 5
 _LATENCY_PART = 0.6
 _SEED = 0

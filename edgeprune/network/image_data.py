@@ -29,7 +29,7 @@ class DataOptions:
     """How built-in image data is read.
 
     `mean` and `std` are per channel of pixels in 0..1; `input_size` is the (height, width) that pictures are
-    brought to; `augment` shifts by up to `padding` pixels and flips the training pictures.
+    brought to; `augment` flips the training pictures and shifts them by up to an eighth of their shorter side.
     """
 
     batch_size: int = 128
@@ -38,7 +38,6 @@ class DataOptions:
     input_size: tuple[int, int] | None = None
     seed: int = 0
     augment: bool = True
-    padding: int = 4
     workers: int = 0
     trust_pickle: bool = False
 
@@ -118,7 +117,7 @@ def _tensor_loaders(
             f"{options.input_size[1]}; store them at that size, or as encoded pictures, which are resized."
         )
     normalisation = _normalisation(options, images.shape[3], notes)
-    augmentation = Augmentation(options.padding, options.seed) if options.augment else None
+    augmentation = _augmentation(options, min(images.shape[1:3]))
     train, validation = ((images[part], labels[part]) for part in parts)
     size = options.batch_size
     return (
@@ -135,7 +134,7 @@ def _encoded_loaders(train: Any, validation: Any, options: DataOptions, notes: l
             "Pictures of any size need --input-size, the height and width that the network was trained with."
         )
     normalisation = _normalisation(options, 3, notes)
-    augmentation = Augmentation(options.padding, options.seed) if options.augment else None
+    augmentation = _augmentation(options, min(options.input_size))
 
     def loader(part: Any, seed: int | None, augmentation: Augmentation | None) -> EncodedLoader:
         sources, labels = part
@@ -143,6 +142,11 @@ def _encoded_loaders(train: Any, validation: Any, options: DataOptions, notes: l
 
     augmented = loader(train, options.seed, augmentation)
     return augmented, loader(validation, None, None), loader(train, options.seed, None), notes
+
+
+def _augmentation(options: DataOptions, shorter_side: int) -> Augmentation | None:
+    """Shift pictures of 32 pixels by up to 4, as is usual, and others in proportion."""
+    return Augmentation(shorter_side // 8, options.seed) if options.augment else None
 
 
 def _normalisation(options: DataOptions, channels: int, notes: list[str]) -> Normalisation:

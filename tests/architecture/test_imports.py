@@ -53,7 +53,7 @@ def _light_modules():
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@pytest.mark.parametrize("module", _light_modules())
+@pytest.mark.parametrize("module", list(_light_modules()))
 def test_module_imports_without_heavy_packages(module):
     code = _BLOCKED_IMPORT.format(heavy=_HEAVY, module=module)
     done = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=False)
