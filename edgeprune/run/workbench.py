@@ -50,7 +50,7 @@ class Workbench:
 
         Raises PlanError for a plan that breaks a constraint, VerificationError when the proof fails.
         """
-        network = apply(plan, self.original, self.job.example_inputs)
+        network = apply(plan, self.original, self.job.example_inputs, via="auto")
         report = check_masked_equivalence(self.original, network, plan, self.job.example_inputs)
         return network, Proof("masked equivalence of the cut", None, report.largest_difference, None, 1, report.exact)
 
