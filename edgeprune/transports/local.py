@@ -53,9 +53,14 @@ class Local(Transport):
                 text=True,
                 encoding="utf-8",
             )
-            timer = threading.Timer(timeout_s, process.kill)
+            late = threading.Event()
+
+            def give_up() -> None:
+                late.set()
+                process.kill()
+
+            timer = threading.Timer(timeout_s, give_up)
             timer.start()
-            started = time.monotonic()
             try:
                 yield from (line.rstrip("\n") for line in process.stdout or ())
                 status = process.wait()
@@ -66,8 +71,7 @@ class Local(Transport):
                 if process.stdout is not None:
                     process.stdout.close()
             if status != 0:
-                late = time.monotonic() - started >= timeout_s
-                raise BoardError(_explain(status, f"after its {timeout_s:g} s" if late else "", complaints))
+                raise BoardError(_explain(status, f"after its {timeout_s:g} s" if late.is_set() else "", complaints))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
