@@ -202,7 +202,7 @@ def demo(out: Out = Path("runs/demo"), as_json: Json = False) -> None:
     from edgeprune.demo import run_demo
 
     result = run_demo(out, _progress(as_json))
-    _print(commands.describe(result, out), as_json)
+    _print(commands.describe(result, out / "run"), as_json)
     raise typer.Exit(commands.EXIT_CODES[result.verdict])
 
 
