@@ -21,7 +21,8 @@ _SEED = 0
 
 def run_demo(out: Path, progress: Progress) -> Result:
     """Train the digit network, or go on with an earlier demo in `out`, and compress it; raises EdgepruneError."""
-    from edgeprune.commands import Place, Source, compress
+    from edgeprune.commands.compress import Place, compress
+    from edgeprune.commands.source import Source
     from edgeprune.run.job import Choices
     from edgeprune.verdict.budget import Budget, Share
 

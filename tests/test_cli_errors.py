@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from edgeprune.cli import app
+from edgeprune.cli import build_app
 from tests.jobs import ARCH, JobFiles, network, write_job_files
 
 
@@ -26,7 +26,7 @@ def files(tmp_path: Path) -> JobFiles:
 def run(tmp_path: Path) -> Callable[..., Result]:
     def run(*arguments: str | Path) -> Result:
         out = tmp_path / "out"
-        result = CliRunner().invoke(app, [*map(str, arguments), "--out", str(out)])
+        result = CliRunner().invoke(build_app(), [*map(str, arguments), "--out", str(out)])
         assert "Traceback" not in result.output
         assert not out.exists() or not any(path.name.endswith(".partial") for path in out.rglob("*"))
         return result
@@ -158,11 +158,11 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(
 
 
 def test_an_unknown_kind_of_plugin() -> None:
-    refused(CliRunner().invoke(app, ["list", "method"]), 2, "Unknown kind 'method'. Did you mean 'methods'")
+    refused(CliRunner().invoke(build_app(), ["list", "method"]), 2, "Unknown kind 'method'. Did you mean 'methods'")
 
 
 def test_an_artifact_that_is_none(tmp_path: Path) -> None:
     damaged = tmp_path / "model.onnx"
     damaged.write_bytes(b"no model")
-    refused(CliRunner().invoke(app, ["bench", str(damaged)]), 5, r"model\.onnx")
-    refused(CliRunner().invoke(app, ["bench", str(tmp_path / "nowhere.onnx")]), 2, r"nowhere\.onnx")
+    refused(CliRunner().invoke(build_app(), ["bench", str(damaged)]), 5, r"model\.onnx")
+    refused(CliRunner().invoke(build_app(), ["bench", str(tmp_path / "nowhere.onnx")]), 2, r"nowhere\.onnx")

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from edgeprune.cli import app
+from edgeprune.cli import build_app
 from edgeprune.errors import UnknownNameError, UsageError
 from edgeprune.settings import default_map
 
-COMMANDS = typer.main.get_command(app)
+COMMANDS = typer.main.get_command(build_app())
 
 
 def settings(tmp_path: Path, text: str) -> Path:

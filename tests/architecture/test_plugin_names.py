@@ -8,8 +8,8 @@ from edgeprune import registry
 
 # Where a plug-in's name may stand as text, and why.
 _EXCUSED = {
-    ("edgeprune/cli.py", "taylor"): "the default of --method",
-    ("edgeprune/cli.py", "bisect"): "the default of --controller",
+    ("edgeprune/commands/compress.py", "taylor"): "the default of --method",
+    ("edgeprune/commands/compress.py", "bisect"): "the default of --controller",
     ("edgeprune/run/job.py", "taylor"): "the default of the library",
     ("edgeprune/run/job.py", "bisect"): "the default of the library",
     ("edgeprune/api.py", "taylor"): "the default of the library",

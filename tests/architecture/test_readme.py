@@ -51,10 +51,10 @@ def test_links_lead_somewhere(link):
 def test_commands_and_flags_exist(line):
     import typer
 
-    from edgeprune.cli import app
+    from edgeprune.cli import build_app
 
     program, name, *arguments = shlex.split(line)
-    command = typer.main.get_command(app).commands[name]
+    command = typer.main.get_command(build_app()).commands[name]
     flags = {flag for parameter in command.params for flag in parameter.opts if flag.startswith("-")}
     used = {argument for argument in arguments if argument.startswith("-")}
     assert program == "edgeprune"
@@ -64,9 +64,9 @@ def test_commands_and_flags_exist(line):
 def test_flags_in_the_text_exist():
     import typer
 
-    from edgeprune.cli import app
+    from edgeprune.cli import build_app
 
-    commands = typer.main.get_command(app).commands.values()
+    commands = typer.main.get_command(build_app()).commands.values()
     flags = {flag for command in commands for parameter in command.params for flag in parameter.opts}
     foreign = {"--tag", "--rm"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", _README)) - foreign <= flags

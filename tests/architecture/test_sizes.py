@@ -8,9 +8,6 @@ _FILE_LINES, _PLUGIN_LINES, _LOOP_LINES = 350, 150, 120
 _LONG_FUNCTIONS: dict[str, str] = {}
 _MANY_PARAMETERS = {
     "edgeprune/api.py:compress": "the library's front door: each parameter is one decision of the caller",
-    "edgeprune/cli.py:compress": "one parameter a flag",
-    "edgeprune/cli.py:inspect": "one parameter a flag",
-    "edgeprune/cli.py:export": "one parameter a flag",
     "edgeprune/network/attention.py:forward": "stands in for torch's own multi-head attention",
 }
 _LONG_FILES: dict[str, str] = {}
@@ -46,7 +43,7 @@ def test_functions_take_few_parameters(sources):
         name: _parameters(node)
         for source in sources
         for name, node in _functions(source)
-        if _parameters(node) > _PARAMETERS
+        if _parameters(node) > _PARAMETERS and not (source.room == "commands" and node.name == "command")
     }
     assert set(many) == set(_MANY_PARAMETERS), many
 

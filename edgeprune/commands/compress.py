@@ -1,0 +1,145 @@
+"""Cut, train and export a network until it meets the budget."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeprune.commands.answering import EXIT_CODES, follow, show
+from edgeprune.commands.flags import (
+    Arch,
+    ControllerName,
+    DataSpec,
+    Epochs,
+    InputSize,
+    Json,
+    Latency,
+    Macs,
+    MaxDrop,
+    Mean,
+    MethodName,
+    ModelFile,
+    Out,
+    Seed,
+    Size,
+    Std,
+    TargetName,
+    TrustPickle,
+)
+from edgeprune.commands.source import Pictures, Source, load_source_data, load_source_model
+from edgeprune.errors import UnknownNameError, UsageError
+from edgeprune.listing import Answer, entries
+from edgeprune.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from edgeprune.run.job import Choices
+    from edgeprune.verdict.budget import Budget
+    from edgeprune.verdict.result import Result
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run leaves its files, whether it goes on with a stopped one, and who follows it."""
+
+    out: Path
+    resume: bool = False
+    progress: Progress = field(default_factory=Silent)
+
+
+def command(
+    model: ModelFile,
+    target: TargetName = "host",
+    data: DataSpec = None,
+    arch: Arch = None,
+    latency: Latency = None,
+    size: Size = None,
+    macs: Macs = None,
+    max_drop: MaxDrop = None,
+    method: MethodName = "taylor",
+    controller: ControllerName = "bisect",
+    epochs: Epochs = 3,
+    seed: Seed = 0,
+    out: Out = Path("runs/latest"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    trust_pickle: TrustPickle = False,
+    mean: Mean = None,
+    std: Std = None,
+    input_size: InputSize = None,
+    as_json: Json = False,
+) -> None:
+    """Cut, train and export a network until it meets the budget as measured on the target."""
+    from edgeprune.run.job import Choices
+
+    budget = budget_from_text(latency, size, macs, max_drop)
+    choices = Choices(method, controller, epochs, seed)
+    source = Source(model, arch, trust_pickle, data, Pictures(mean, std, input_size, seed))
+    place = Place(out, resume, follow(as_json))
+    result = compress(source, target, budget, choices, place)
+    show(describe(result, out), as_json)
+    raise typer.Exit(EXIT_CODES[result.verdict])
+
+
+def compress(source: Source, target: str, budget: Budget, choices: Choices, place: Place) -> Result:
+    """Carry out `edgeprune compress`; raises EdgepruneError."""
+    _check_names(choices, target)
+    if source.data is None:
+        raise UsageError(
+            "Say what to train and judge by: --data FILE.npz, --data FOLDER or --data package.module:factory."
+        )
+
+    from edgeprune.bench.target import load_target
+    from edgeprune.loop import run_job
+    from edgeprune.network.data import check_data, example_inputs
+    from edgeprune.run.job import Job
+
+    model = load_source_model(source)
+    data = check_data(load_source_data(source), model.module)
+    command = ("edgeprune", *sys.argv[1:])
+    job = Job(model, example_inputs(data), data, load_target(target), budget, choices, place.out, command)
+    return run_job(job, place.progress, place.resume)
+
+
+def budget_from_text(latency: str | None, size: str | None, macs: str | None, max_drop: str | None) -> Budget:
+    """Read the limits of the command line; raises UsageError when there is none to search for."""
+    from edgeprune.verdict.budget import Budget, parse_drop, parse_latency, parse_macs, parse_size
+
+    if not any((latency, size, macs)):
+        raise UsageError("Say what to reach: --latency 8ms (or 60% of the original), --size 4MB or --macs 50%.")
+    return Budget(
+        latency_ms=parse_latency(latency) if latency else None,
+        size_bytes=parse_size(size) if size else None,
+        macs=parse_macs(macs) if macs else None,
+        accuracy_drop=parse_drop(max_drop) if max_drop else None,
+    )
+
+
+def describe(result: Result, out: Path) -> Answer:
+    """Return what `compress` prints: the verdict, the table of costs, and where the files are."""
+    from edgeprune.verdict.result import result_to_dict
+    from edgeprune.verdict.tables import cost_rows
+    from edgeprune.verdict.wording import headline
+
+    rows = [("", "original", "final", "change", "limit")]
+    rows += [(row.what, row.original, row.final, row.change, row.limit) for row in cost_rows(result)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    notes = [*(f"Missed: {sentence}" for sentence in result.violations), *(f"Note: {note}" for note in result.warnings)]
+    return Answer(
+        result_to_dict(result),
+        "\n".join(["", headline(result), "", *table, "", *notes, f"Report: {out / 'report.html'}"]),
+    )
+
+
+def _check_names(choices: Choices, target: str) -> None:
+    """Refuse unknown names before anything slow is done."""
+    asked = [("methods", choices.method), ("controllers", choices.controller)]
+    if not target.endswith(".toml"):
+        asked.append(("targets", target))
+    for kind, name in asked:
+        known = entries(kind)
+        if name not in known:
+            raise UnknownNameError(kind.removesuffix("s"), name, known)
