@@ -10,18 +10,20 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from edgeprune.bench.board import Board
 from edgeprune.errors import UnknownNameError, UsageError
 from edgeprune.registry import Entry
 
 _FOLDER = Path(__file__).parent.parent / "targets"
-_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 @dataclass(frozen=True)
 class Target:
     """One target; `settings` go to the engine as they are, `address` to the transport.
 
-    Widths that are a multiple of `channel_multiple` use the engine's kernels fully on this board.
+    Widths that are a multiple of `channel_multiple` use the engine's kernels fully on this board. `aliases` are
+    shorter names of the same target; `board` is what is known of its family.
     """
 
     # NOTE: read by pydantic, which turns a type into its checks without being imported where nothing is checked.
@@ -36,16 +38,23 @@ class Target:
     threads: int = 1
     channel_multiple: int = 1
     address: str | None = None
+    aliases: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    board: Board | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no board can be; raises UsageError."""
         if not _NAME.fullmatch(self.name):
-            raise UsageError(f"The target name {self.name!r} may hold small letters, digits, dots and dashes only.")
+            raise UsageError(
+                f"The target name {self.name!r} may hold small letters, digits, dots, dashes and underscores only."
+            )
         for key in ("threads", "channel_multiple"):
             value = getattr(self, key)
             if value < 1:
                 raise UsageError(f"Target {self.name}: {key} is {value}; it must be at least 1.")
+        if self.board is not None and self.precision not in self.board.precisions:
+            known = ", ".join(self.board.precisions)
+            raise UsageError(f"Target {self.name}: this board computes in {known}, not in {self.precision}.")
 
     def engine_settings(self) -> dict[str, Any]:
         """Return what the engine is opened with."""
@@ -68,14 +77,18 @@ def load_target(name_or_path: str | Path) -> Target:
 
 def list_targets() -> Mapping[str, Entry]:
     """Return the targets that come with edgeprune, by name; a file that cannot be read is listed with its problem."""
-    return {path.stem: _entry(path) for path in sorted(_FOLDER.glob("*.toml"))}
+    listed = (entry for path in sorted(_FOLDER.glob("*.toml")) for entry in _entries(path))
+    return dict(sorted((entry.name, entry) for entry in listed))
 
 
-def _entry(path: Path) -> Entry:
+def _entries(path: Path) -> list[Entry]:
+    """Return the target of a file, and one entry for each other name it goes by."""
     try:
-        return Entry(path.stem, path, str(_read(path).get("description", "")))
+        data = _read(path)
     except UsageError as error:
-        return Entry(path.stem, path, "", str(error))
+        return [Entry(path.stem, path, "", str(error))]
+    others = [Entry(str(alias), path, f"another name of {path.stem}") for alias in data.get("aliases", ())]
+    return [Entry(path.stem, path, str(data.get("description", ""))), *others]
 
 
 def _read(path: Path) -> dict[str, Any]:
