@@ -210,13 +210,20 @@ class Runtime(Protocol):
 
 
 class Transport(ABC):
-    """A way to reach a board: put files there, run a command there, stream its lines back."""
+    """A way to reach a board: put files there, run a command there, stream its lines back.
 
-    kind: ClassVar[Literal["real", "icount", "emulated"]] = "real"
+    `kind` is what every board that it reaches is; None where only the target can say. A transport that
+    `needs_address` cannot be used with a target that has none. Its first use opens the connection; when that breaks,
+    LinkLostError is raised once, and the next call connects again and takes the lock again where it was held.
+    """
 
-    def __init__(self, address: str | None) -> None:
-        """Remember where the board is; nothing is contacted yet."""
+    kind: ClassVar[Literal["real", "icount", "emulated"] | None] = "real"
+    needs_address: ClassVar[bool] = False
+
+    def __init__(self, address: str | None, python: str | None = None) -> None:
+        """Remember where the board is, and its interpreter where the target names one; nothing is contacted yet."""
         self.address = address
+        self.python = python
 
     @abstractmethod
     def put(self, local: Path) -> str:
@@ -224,8 +231,19 @@ class Transport(ABC):
 
     @abstractmethod
     def stream(self, arguments: Sequence[str], timeout_s: float) -> Iterator[str]:
-        """Run Python on the board with these arguments and yield its output line by line; raise BoardError."""
+        """Run Python on the board with these arguments and yield its output line by line; raise BoardError.
+
+        The process ends with the connection, with the iterator, and after `timeout_s`; first it is asked to
+        (SIGTERM), so that it can put back what it changed.
+        """
 
     @abstractmethod
     def lock(self) -> AbstractContextManager[None]:
         """Hold the board for one benchmark at a time."""
+
+    def clean(self) -> int:
+        """Remove the files that were left on the board for the next time, and return their bytes."""
+        return 0
+
+    def close(self) -> None:
+        """Let go of the board; the next use connects again."""

@@ -10,6 +10,7 @@ EdgepruneError
 ├── BudgetError                1  the budget or gate failed
 ├── InconclusiveError          3  too noisy to say
 ├── BoardError                 4  the board is unreachable or unhealthy
+│   └── LinkLostError             the connection broke: asking again reconnects
 └── StepError                  5  a step failed
     ├── ExportError               the network could not be exported
     ├── BuildError                the runtime refused the exported network
@@ -84,6 +85,10 @@ class BoardError(EdgepruneError):
     """The board cannot be reached, or is not fit to be measured."""
 
     exit_code = 4
+
+
+class LinkLostError(BoardError):
+    """The connection to the board broke in the middle of something; what is asked next connects again."""
 
 
 class StepError(EdgepruneError):

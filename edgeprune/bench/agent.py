@@ -3,7 +3,8 @@
     python agent.py measure --runtime onnxruntime.py --artifact model.onnx --settings '{"threads": 1}'
 
 The standard library of Python 3.8 is enough for this file itself; arrays are made with the NumPy that every engine
-brings along. Modes: `measure` times inferences, `run` answers given inputs, `profile` times layers.
+brings along. Modes: `measure` times inferences, `run` answers given inputs, `profile` times layers. `--telemetry`
+names a file whose `read()` looks at the board and whose `between(before, after)` says what it did beside a block.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def main() -> int:
     try:
         modes[arguments.mode](arguments, emit)
     except StageError as error:
-        emit({"event": "error", "stage": error.stage, "message": str(error), "missing": error.missing})
+        said = {"stage": error.stage, "message": str(error), "missing": error.missing, "python": sys.executable}
+        emit(dict(event="error", **said))
         return 1
     return 0
 
@@ -73,6 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--settings", type=json.loads, default={}, help="JSON for the engine")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON over DEFAULTS")
     parser.add_argument("--inputs", help=".npz with input_0, input_1, ...: (samples, *shape)")
+    parser.add_argument("--telemetry", help="what looks at the board beside each block, a Python file")
     return parser.parse_args()
 
 
@@ -83,7 +86,7 @@ def measure(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
     """Time the cold start, the warm-up and the blocks."""
     options = dict(DEFAULTS, **arguments.options)
     emit({"event": "board", "facts": board_facts()})
-    runtime = load_runtime(arguments.runtime)
+    runtime, telemetry = load_runtime(arguments.runtime), load_telemetry(arguments.telemetry)
     started = time.perf_counter_ns()
     with stage("open"):
         session = runtime.open(arguments.artifact, arguments.settings)
@@ -96,7 +99,7 @@ def measure(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
         emit({"event": "opened", "open_ms": open_ns / 1e6, "first_ms": first_ns / 1e6, "version": session.version})
         emit({"event": "warmup", "samples_ns": warm_up(session, inputs, options)})
         for _ in range(options["blocks"]):
-            emit(dict(event="block", **block(session, inputs, options)))
+            emit(dict(event="block", **block(session, inputs, options, telemetry)))
     emit({"event": "done", "peak_memory_bytes": peak_memory_bytes()})
 
 
@@ -155,14 +158,14 @@ def is_steady(samples: Sequence[int]) -> bool:
     return statistics.median(recent) >= statistics.median(before) * (1 - STEADY_WITHIN)
 
 
-def block(session: Any, inputs: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def block(session: Any, inputs: Sequence[Any], options: Mapping[str, Any], telemetry: Any) -> dict[str, Any]:
     """Time consecutive inferences for both the asked count and the asked seconds, and look at the board around them."""
-    before = board_state()
+    before = telemetry.read() if telemetry else None
     samples: list[int] = []
     deadline = time.perf_counter() + options["block_s"]
     while len(samples) < options["block_runs"] or time.perf_counter() < deadline:
         samples.append(timed(session, inputs))
-    return {"samples_ns": samples, "telemetry": telemetry(before, board_state())}
+    return {"samples_ns": samples, "telemetry": telemetry.between(before, telemetry.read()) if telemetry else {}}
 
 
 # ---------------------------------------------------------------- the board
@@ -186,59 +189,6 @@ def cpu_model() -> str:
     board = read_text("/proc/device-tree/model").strip("\0")
     names = [line.partition(":")[2].strip() for line in cpuinfo_lines("model name")]
     return board or (names[0] if names else platform.processor() or "unknown")
-
-
-def board_state() -> dict[str, Any]:
-    """Return clocks, temperatures and processor times now."""
-    return {
-        "wall_s": time.perf_counter(),
-        "own_s": time.process_time(),
-        "busy_s": busy_seconds(),
-        "clock_mhz": clock_mhz(),
-        "temperature_c": temperature_c(),
-    }
-
-
-def telemetry(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the board did between two states; None where it does not say.
-
-    `other_load` is in cores: how many were kept busy by anything but this process.
-    """
-    wall_s = after["wall_s"] - before["wall_s"]
-    other_load = None
-    if before["busy_s"] is not None and after["busy_s"] is not None and wall_s > 0:
-        others_s = after["busy_s"] - before["busy_s"] - (after["own_s"] - before["own_s"])
-        other_load = round(max(others_s / wall_s, 0.0), 3)
-    return {
-        "wall_s": round(wall_s, 4),
-        "other_load": other_load,
-        "clock_mhz": after["clock_mhz"],
-        "temperature_c": after["temperature_c"],
-    }
-
-
-def busy_seconds() -> float | None:
-    """Return the seconds that all cores together were not idle, or None."""
-    fields = read_text("/proc/stat").partition("\n")[0].split()
-    if len(fields) < 9 or fields[0] != "cpu":
-        return None
-    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in fields[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
-def clock_mhz() -> float | None:
-    """Return the fastest core's present clock, or None."""
-    paths = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
-    clocks = [int(text) / 1000 for text in map(read_text, paths) if text.isdigit()]
-    clocks = clocks or [float(line.partition(":")[2]) for line in cpuinfo_lines("cpu MHz")]
-    return round(max(clocks), 1) if clocks else None
-
-
-def temperature_c() -> float | None:
-    """Return the hottest thermal zone, or None."""
-    texts = map(read_text, Path("/sys/class/thermal").glob("thermal_zone*/temp"))
-    readings = [int(text) / 1000 for text in texts if text.lstrip("-").isdigit()]
-    return max(readings) if readings else None
 
 
 def cpuinfo_lines(key: str) -> list[str]:
@@ -303,11 +253,7 @@ def encode(array: Any) -> dict[str, Any]:
 def load_runtime(path: str) -> Any:
     """Load a runtime file by path and return an instance of its one public class."""
     with stage("load"):
-        spec = importlib.util.spec_from_file_location("edgeprune_board_runtime", path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"no Python file at {path}")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_file(path, "edgeprune_board_runtime")
         classes = [
             member
             for label, member in vars(module).items()
@@ -316,6 +262,22 @@ def load_runtime(path: str) -> Any:
         if len(classes) != 1:
             raise ValueError(f"{path} must define exactly one public class")
         return classes[0]()
+
+
+def load_telemetry(path: str | None) -> Any:
+    """Load what looks at the board, or return None where nothing does."""
+    with stage("load"):
+        return load_file(path, "edgeprune_board_telemetry") if path else None
+
+
+def load_file(path: str, name: str) -> Any:
+    """Run a Python file as a module of that name."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no Python file at {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @contextlib.contextmanager

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
+import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune import registry
+from edgeprune.bench.link import Link, open_link
 from edgeprune.bench.measurement import Block, Measurement, ProcessRun
-from edgeprune.errors import BoardError, BuildError, UnknownNameError, UsageError
+from edgeprune.errors import BoardError, LinkLostError, UsageError
 from edgeprune.files import sha256_of
 from edgeprune.progress import Progress, Silent
 
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeprune.bench.target import Target
-    from edgeprune.contracts import Transport
 
     Array = npt.NDArray[np.generic]
 
-_AGENT = Path(__file__).with_name("agent.py")
+_MOST_DROPS = 5  # of the connection, while one process runs
 
 
 @dataclass(frozen=True)
@@ -92,17 +91,13 @@ def run_on_target(artifact: Path, target: Target, samples: Sequence[Sequence[Arr
 
     if not samples:
         raise UsageError("There are no samples to run on the target.")
-    transport = _transport(target)
     columns = {f"input_{index}": np.stack(column) for index, column in enumerate(zip(*samples, strict=True))}
     # Also one at a time: it would disturb whoever measures on this board.
-    with tempfile.TemporaryDirectory() as folder, transport.lock():
+    with tempfile.TemporaryDirectory() as folder, open_link(target) as link:
         path = Path(folder) / "inputs.npz"
         np.savez(path, allow_pickle=False, **columns)
-        arguments = [*_arguments("run", artifact, target, transport), "--inputs", transport.put(path)]
-        events = [
-            event for event in _events(transport, arguments, target, artifact, 600.0) if event["event"] == "outputs"
-        ]
-    rows = [[_decode(array) for array in event["arrays"]] for event in events]
+        events = _whole(link, "run", artifact, {"--inputs": path})
+    rows = [[_decode(array) for array in event["arrays"]] for event in events if event["event"] == "outputs"]
     return [np.concatenate([np.atleast_1d(output) for output in column]) for column in zip(*rows, strict=True)]
 
 
@@ -111,12 +106,11 @@ def profile_on_target(artifact: Path, target: Target, options: MeasureOptions = 
 
     Profiling slows an engine down: the parts matter, not their sum. Raises BuildError and BoardError like `measure`.
     """
-    transport = _transport(target)
-    with transport.lock():
-        arguments = _arguments("profile", artifact, target, transport)
-        for event in _events(transport, arguments, target, artifact, options.timeout_s):
-            if event["event"] == "profile":
-                return dict(event["layers_ms"])
+    with open_link(target) as link:
+        events = _whole(link, "profile", artifact, {}, options.timeout_s)
+    for event in events:
+        if event["event"] == "profile":
+            return dict(event["layers_ms"])
     raise BoardError(f"Target {target.name} ended without a profile of {artifact.name}.")
 
 
@@ -129,57 +123,86 @@ def process_order(artifacts: int, processes: int) -> list[int]:
 def _measure_interleaved(
     artifacts: Sequence[Path], target: Target, options: MeasureOptions, progress: Progress
 ) -> list[Measurement]:
-    transport = _transport(target)
     seen: list[list[_Seen]] = [[] for _ in artifacts]
-    with transport.lock(), progress.quiet():
+    with open_link(target) as link, progress.quiet():
         for index in process_order(len(artifacts), options.processes):
-            seen[index].append(_run_process(artifacts[index], target, transport, options))
-    return [
-        _measurement(artifact, target, transport, processes)
-        for artifact, processes in zip(artifacts, seen, strict=True)
-    ]
+            seen[index].append(_run_process(artifacts[index], link, options))
+    return [_measurement(artifact, target, processes) for artifact, processes in zip(artifacts, seen, strict=True)]
 
 
-@dataclass(frozen=True)
+def _whole(
+    link: Link, mode: str, artifact: Path, files: Mapping[str, Path], timeout_s: float = 600.0
+) -> list[dict[str, Any]]:
+    """Return every event of one process; a dropped connection starts it again."""
+    for _ in range(_MOST_DROPS):
+        with contextlib.suppress(LinkLostError):
+            return list(link.events(mode, artifact, files, timeout_s=timeout_s))
+    return list(link.events(mode, artifact, files, timeout_s=timeout_s))
+
+
+@dataclass
 class _Seen:
-    """What one process said."""
+    """What one process said; where the connection dropped, what those said that went on in its place."""
 
-    run: ProcessRun
-    version: str
-    facts: Mapping[str, Any]
+    said: dict[str, dict[str, Any]] = field(default_factory=dict)
+    blocks: list[Block] = field(default_factory=list)
+    drops: int = 0
 
-
-def _run_process(artifact: Path, target: Target, transport: Transport, options: MeasureOptions) -> _Seen:
-    arguments = [*_arguments("measure", artifact, target, transport), "--options", json.dumps(asdict(options))]
-    said: dict[str, dict[str, Any]] = {}
-    blocks = []
-    for event in _events(transport, arguments, target, artifact, options.timeout_s):
-        said[event["event"]] = event
+    def hear(self, event: dict[str, Any]) -> None:
+        """Keep a block, and the first of every other event: the cold start is that of the first process."""
         if event["event"] == "block":
-            blocks.append(Block(tuple(event["samples_ns"]), event["telemetry"]))
-    try:
-        run = ProcessRun(
-            open_ms=said["opened"]["open_ms"],
-            first_ms=said["opened"]["first_ms"],
-            warmup_ns=tuple(said["warmup"]["samples_ns"]),
-            blocks=tuple(blocks),
-            peak_memory_bytes=said["done"]["peak_memory_bytes"],
+            self.blocks.append(Block(tuple(event["samples_ns"]), event["telemetry"]))
+        self.said.setdefault(event["event"], event)
+
+    @property
+    def version(self) -> str:
+        return str(self.said["opened"]["version"])
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        facts: Mapping[str, Any] = self.said["board"]["facts"]
+        return facts
+
+    def run(self) -> ProcessRun:
+        """Return what was said; raises KeyError for what was not."""
+        return ProcessRun(
+            open_ms=self.said["opened"]["open_ms"],
+            first_ms=self.said["opened"]["first_ms"],
+            warmup_ns=tuple(self.said["warmup"]["samples_ns"]),
+            blocks=tuple(self.blocks),
+            peak_memory_bytes=self.said["done"]["peak_memory_bytes"],
         )
-        return _Seen(run, said["opened"]["version"], said["board"]["facts"])
-    except KeyError as error:
-        raise BoardError(f"The measurement on target {target.name} stopped before its {error} line.") from error
 
 
-def _measurement(artifact: Path, target: Target, transport: Transport, seen: Sequence[_Seen]) -> Measurement:
+def _run_process(artifact: Path, link: Link, options: MeasureOptions) -> _Seen:
+    """Measure in one process; after a dropped connection another one takes the blocks that are missing."""
+    seen = _Seen()
+    while "done" not in seen.said:
+        given = {**asdict(options), "blocks": options.blocks - len(seen.blocks)}
+        try:
+            for event in link.events("measure", artifact, options=given, timeout_s=options.timeout_s):
+                seen.hear(event)
+        except LinkLostError:
+            seen.drops += 1
+            if seen.drops > _MOST_DROPS:
+                raise
+            continue
+        missing = [name for name in ("board", "opened", "warmup", "done") if name not in seen.said]
+        if missing:
+            raise BoardError(f"The measurement on target {link.target.name} stopped before its {missing[0]!r} line.")
+    return seen
+
+
+def _measurement(artifact: Path, target: Target, seen: Sequence[_Seen]) -> Measurement:
     from edgeprune.bench import statistics
     from edgeprune.bench.fingerprint import environment_of, fingerprint_of
 
-    runs = tuple(process.run for process in seen)
+    runs = tuple(process.run() for process in seen)
     environment = environment_of(seen[0].facts, target, seen[0].version)
     samples = statistics.pooled_ms(runs)
     return Measurement(
         target=target.name,
-        kind=transport.kind,
+        kind=target.kind,
         runtime=target.runtime,
         runtime_version=seen[0].version,
         fingerprint=fingerprint_of(environment),
@@ -192,55 +215,15 @@ def _measurement(artifact: Path, target: Target, transport: Transport, seen: Seq
         latency_p90_ms=statistics.supported_quantile(samples, 0.9, statistics.P90_SAMPLES),
         latency_p99_ms=statistics.supported_quantile(samples, 0.99, statistics.P99_SAMPLES),
         latency_min_ms=float(samples.min()),
-        warnings=statistics.doubts(runs),
+        warnings=(*statistics.doubts(runs), *_drops(seen)),
     )
 
 
-def _transport(target: Target) -> Transport:
-    transport: Transport = registry.load("transports", target.transport)(target.address)
-    if transport.kind != target.kind:
-        raise UsageError(
-            f"Target {target.name} calls itself {target.kind!r}, but its transport {target.transport!r} reaches "
-            f"{transport.kind!r} boards; correct `kind` in its file."
-        )
-    return transport
-
-
-def _arguments(mode: str, artifact: Path, target: Target, transport: Transport) -> list[str]:
-    if not artifact.is_file():
-        raise UsageError(f"There is no artifact {artifact}.")
-    known = registry.entries("runtimes")
-    if target.runtime not in known:
-        raise UnknownNameError("runtime", target.runtime, known)
-    files = {"--runtime": known[target.runtime].path, "--artifact": artifact}
-    placed = [part for flag, path in files.items() for part in (flag, transport.put(path))]
-    return [transport.put(_AGENT), mode, *placed, "--settings", json.dumps(target.engine_settings())]
-
-
-def _events(
-    transport: Transport, arguments: Sequence[str], target: Target, artifact: Path, timeout_s: float
-) -> Iterator[dict[str, Any]]:
-    for line in transport.stream(arguments, timeout_s):
-        try:
-            event = json.loads(line)
-        except ValueError as error:
-            raise BoardError(
-                f"Target {target.name} answered with something that is no JSON: {line[:120]!r}."
-            ) from error
-        if event["event"] == "error":
-            raise _error_of(event, target, artifact)
-        yield event
-
-
-def _error_of(event: Mapping[str, Any], target: Target, artifact: Path) -> BoardError | BuildError:
-    if event["missing"]:
-        return BoardError(
-            f"Python on target {target.name} has no module {event['missing']!r}; "
-            f"install what the runtime {target.runtime!r} needs there."
-        )
-    if event["stage"] == "open":
-        return BuildError(f"{target.runtime} on target {target.name} cannot open {artifact.name}: {event['message']}")
-    return BoardError(f"Target {target.name} failed while it had to {event['stage']}: {event['message']}")
+def _drops(seen: Sequence[_Seen]) -> tuple[str, ...]:
+    drops = sum(process.drops for process in seen)
+    if not drops:
+        return ()
+    return (f"The connection to the board dropped {drops} times; new processes took the blocks that were missing.",)
 
 
 def _decode(array: Mapping[str, Any]) -> Array:

@@ -22,8 +22,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 class Target:
     """One target; `settings` go to the engine as they are, `address` to the transport.
 
-    Widths that are a multiple of `channel_multiple` use the engine's kernels fully on this board. `aliases` are
-    shorter names of the same target; `board` is what is known of its family.
+    `python` is the interpreter on the board, where it is not the transport's usual one. Widths that are a multiple of
+    `channel_multiple` use the engine's kernels fully on this board. `aliases` are shorter names of the same target;
+    `board` is what is known of its family.
     """
 
     # NOTE: read by pydantic, which turns a type into its checks without being imported where nothing is checked.
@@ -38,6 +39,7 @@ class Target:
     threads: int = 1
     channel_multiple: int = 1
     address: str | None = None
+    python: str | None = None
     aliases: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     board: Board | None = None

@@ -27,11 +27,11 @@ class Local(Transport):
     lock_path: ClassVar[Path] = Path("/tmp/edgeprune-local.lock")
     lock_limit_s: ClassVar[float] = 900.0
 
-    def __init__(self, address: str | None) -> None:
+    def __init__(self, address: str | None, python: str | None = None) -> None:
         """Refuse an address: this machine has none."""
         if address is not None:
             raise UsageError(f"The transport 'local' is this machine and takes no address; found {address!r}.")
-        super().__init__(address)
+        super().__init__(address, python)
 
     def put(self, local: Path) -> str:
         """Return the file's own path; raises BoardError where there is no such file."""
@@ -44,7 +44,7 @@ class Local(Transport):
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, tempfile.TemporaryFile() as complaints:
             process = subprocess.Popen(
-                [sys.executable, "-I", *arguments],
+                [self.python or sys.executable, "-I", *arguments],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,

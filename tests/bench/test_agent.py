@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from edgeprune import registry
-from edgeprune.bench import agent
+from edgeprune.bench import agent, telemetry
 
-AGENT = Path(agent.__file__)
+AGENT, TELEMETRY = Path(agent.__file__), Path(telemetry.__file__)
 ENGINE = registry.entries("runtimes")["onnxruntime"].path
 # A runtime of three lines that needs no engine: what is looked at is the agent.
 FAKE = """
@@ -97,11 +97,29 @@ def test_blocks_last_for_count_and_duration(tmp_path, sleeper):
         e for e in events_of(start(tmp_path, "measure", runtime=sleeper, options=options)) if e["event"] == "block"
     ]
     assert sum(block["samples_ns"]) > 0.09e9
+    assert block["telemetry"] == {}
     options = json.dumps({"blocks": 1, "block_runs": 50, "block_s": 0.0, "warmup_s": 0.01})
     (block,) = [
         e for e in events_of(start(tmp_path, "measure", runtime=sleeper, options=options)) if e["event"] == "block"
     ]
     assert len(block["samples_ns"]) == 50
+
+
+def test_the_board_is_looked_at_beside_each_block(tmp_path, sleeper):
+    options = json.dumps({"blocks": 2, "block_runs": 3, "block_s": 0.05, "warmup_s": 0.01})
+    flags = {"telemetry": str(TELEMETRY), "options": options}
+    events = events_of(start(tmp_path, "measure", runtime=sleeper, **flags))
+    looks = [event["telemetry"] for event in events if event["event"] == "block"]
+    assert len(looks) == 2
+    for look, event in zip(looks, (e for e in events if e["event"] == "block"), strict=True):
+        assert look["wall_s"] >= sum(event["samples_ns"]) / 1e9
+        assert look["other_load"] is None or look["other_load"] >= 0
+
+
+def test_a_measurement_can_go_on_with_the_blocks_that_are_missing(tmp_path, sleeper):
+    options = json.dumps({"blocks": 0, "warmup_s": 0.01})
+    events = events_of(start(tmp_path, "measure", runtime=sleeper, options=options))
+    assert [event["event"] for event in events] == ["board", "opened", "warmup", "done"]
 
 
 def test_warm_up_goes_on_until_the_median_stops_falling(tmp_path, sleeper):
@@ -169,7 +187,7 @@ def test_a_missing_module_is_named(tmp_path):
         "class A:\n    def open(self, artifact, settings):\n        import no_such_engine\n", encoding="utf-8"
     )
     (error,) = [e for e in events_of(start(tmp_path, "measure", runtime=path)) if e["event"] == "error"]
-    assert (error["stage"], error["missing"]) == ("open", "no_such_engine")
+    assert (error["stage"], error["missing"], error["python"]) == ("open", "no_such_engine", sys.executable)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends a child with its parent")

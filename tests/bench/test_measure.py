@@ -129,6 +129,15 @@ def test_a_process_that_is_too_slow_is_ended(exported, host):
         measure(exported.onnx, host, options)
 
 
+def test_a_missing_engine_comes_with_the_command_that_installs_it(exported, host, tmp_path):
+    bare = tmp_path / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", bare], check=True)
+    target = dataclasses.replace(host, python=str(bare / "bin" / "python"))
+    remedy = rf"no module 'onnxruntime'. Run there: {bare}/bin/python -m pip install 'onnxruntime>=1.14' 'numpy'"
+    with pytest.raises(BoardError, match=remedy):
+        measure(exported.onnx, target)
+
+
 def test_wrong_inputs_say_so(exported, host):
     with pytest.raises(BoardError, match="failed while it had to run"):
         run_on_target(exported.onnx, host, [(np.zeros((1, 7), np.float32),)])

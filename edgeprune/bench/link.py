@@ -1,0 +1,117 @@
+"""A target whose board is reached and held: starts the agent there, and reads its lines as events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune import registry
+from edgeprune.errors import BoardError, BuildError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from edgeprune.bench.target import Target
+    from edgeprune.contracts import Transport
+
+_AGENT = Path(__file__).with_name("agent.py")
+_TELEMETRY = Path(__file__).with_name("telemetry.py")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A target and the transport that holds its board."""
+
+    target: Target
+    transport: Transport
+
+    def events(
+        self,
+        mode: str,
+        artifact: Path,
+        files: Mapping[str, Path] | None = None,
+        options: Mapping[str, Any] | None = None,
+        timeout_s: float = 600.0,
+    ) -> Iterator[dict[str, Any]]:
+        """Run the agent on an artifact and yield what it says; `files` are put there for the flags that name them.
+
+        Raises BuildError when the engine cannot open the artifact, LinkLostError when the connection broke,
+        BoardError for anything else.
+        """
+        placed = {
+            "--runtime": runtime_file(self.target),
+            "--artifact": _existing(artifact),
+            "--telemetry": _TELEMETRY,
+            **(files or {}),
+        }
+        arguments = [self.transport.put(_AGENT), mode]
+        arguments += [part for flag, path in placed.items() for part in (flag, self.transport.put(path))]
+        arguments += ["--settings", json.dumps(self.target.engine_settings()), "--options", json.dumps(options or {})]
+        for line in self.transport.stream(arguments, timeout_s):
+            event = _parse(line, self.target)
+            if event["event"] == "error":
+                raise _error_of(event, self.target, artifact)
+            yield event
+
+
+@contextmanager
+def open_link(target: Target) -> Iterator[Link]:
+    """Reach the board of a target and hold it for one benchmark; raises UsageError and BoardError."""
+    transport = transport_of(target)
+    try:
+        with transport.lock():
+            yield Link(target, transport)
+    finally:
+        transport.close()
+
+
+def transport_of(target: Target) -> Transport:
+    """Return what reaches the board of a target; nothing is contacted yet.
+
+    Raises UnknownNameError for a transport that is not there, UsageError for one that does not fit the target.
+    """
+    transport_class: type[Transport] = registry.load("transports", target.transport)
+    if transport_class.kind not in (None, target.kind):
+        raise UsageError(
+            f"Target {target.name} calls itself {target.kind!r}, but its transport {target.transport!r} reaches "
+            f"{transport_class.kind!r} boards; correct `kind` in its file."
+        )
+    if target.python is None:
+        return transport_class(target.address)
+    return transport_class(target.address, target.python)
+
+
+def runtime_file(target: Target) -> Path:
+    """Return the file of a target's runtime, which is also its board half; raises UnknownNameError."""
+    known = registry.entries("runtimes")
+    if target.runtime not in known:
+        raise UnknownNameError("runtime", target.runtime, known)
+    return known[target.runtime].path
+
+
+def _existing(artifact: Path) -> Path:
+    if not artifact.is_file():
+        raise UsageError(f"There is no artifact {artifact}.")
+    return artifact
+
+
+def _parse(line: str, target: Target) -> dict[str, Any]:
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except ValueError as error:
+        raise BoardError(f"Target {target.name} answered with something that is no JSON: {line[:120]!r}.") from error
+    return event
+
+
+def _error_of(event: Mapping[str, Any], target: Target, artifact: Path) -> BoardError | BuildError:
+    if event["missing"]:
+        needed = " ".join(f"'{part}'" for part in registry.load("runtimes", target.runtime).requirements)
+        return BoardError(
+            f"Python on target {target.name} has no module {event['missing']!r}. "
+            f"Run there: {event['python']} -m pip install {needed}"
+        )
+    if event["stage"] == "open":
+        return BuildError(f"{target.runtime} on target {target.name} cannot open {artifact.name}: {event['message']}")
+    return BoardError(f"Target {target.name} failed while it had to {event['stage']}: {event['message']}")
