@@ -1,0 +1,112 @@
+"""A board as data: answers like the agent on a board would, in virtual time and without a board.
+
+The target holds the board under `[settings.emulated]`; its address is the serial number of this one specimen, from
+which its noise is drawn: the same calls in the same order see the same samples. Latencies are computed
+(bench/emulated_board.py); outputs are real, because the runtime runs the network here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from edgeprune.bench import agent
+from edgeprune.bench.emulated_board import NetworkTime, board_from_settings, emulate
+from edgeprune.bench.emulated_process import EmulatedProcess, VirtualClock
+from edgeprune.bench.work import works_of_onnx
+from edgeprune.contracts import Transport
+from edgeprune.errors import BoardError, LinkLostError, ModelError, UsageError
+from edgeprune.files import sha256_of
+
+Events = Iterator[dict[str, Any]]
+
+
+class Emulated(Transport):
+    """Reaches a board that exists as data; time goes on from process to process of one transport."""
+
+    kind: ClassVar[Literal["real", "icount", "emulated"] | None] = "emulated"
+    needs_address: ClassVar[bool] = True
+
+    def __init__(self, address: str | None, python: str | None = None) -> None:
+        """Take the serial number of the board; raises UsageError without one."""
+        if address is None:
+            raise UsageError("An emulated board needs an address, its serial number: any text, such as '1'.")
+        super().__init__(address, python)
+        self._clock: VirtualClock | None = None
+        self._processes = 0
+        self._known: dict[str, NetworkTime] = {}
+
+    def put(self, local: Path) -> str:
+        """Return the file's own path; raises BoardError where there is no such file."""
+        if not local.is_file():
+            raise BoardError(f"There is no file {local} to run.")
+        return str(local.resolve())
+
+    def stream(self, arguments: Sequence[str], timeout_s: float) -> Iterator[str]:
+        """Answer what the agent would; raises BoardError for anything else, for a fault, and after `timeout_s`."""
+        modes: Mapping[str, Callable[[argparse.Namespace], Events]] = {
+            "measure": self._measure,
+            "profile": self._profile,
+            "run": _run,
+        }
+        program, mode, *flags = (*arguments, "", "")
+        if Path(program).name != Path(agent.__file__).name or mode not in modes:
+            raise BoardError(f"An emulated board answers edgeprune's agent alone; it cannot run {program!r} {mode!r}.")
+        started_s = self._clock.now_s if self._clock else 0.0
+        try:
+            for event in modes[mode](_parse(flags)):
+                if self._clock and self._clock.now_s - started_s > timeout_s:
+                    raise BoardError(f"The process on the emulated board was ended after its {timeout_s:g} s.")
+                yield json.dumps(event)
+        except ModelError as error:
+            yield json.dumps(_error("open", str(error)))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold nothing: nobody else can see this board."""
+        yield
+
+    def _measure(self, asked: argparse.Namespace) -> Events:
+        process = self._process(asked)
+        yield from process.events({**agent.DEFAULTS, **asked.options})
+        if process.fails:
+            raise LinkLostError(f"The emulated board {self.address} fell silent while it measured; measure again.")
+
+    def _profile(self, asked: argparse.Namespace) -> Events:
+        yield {"event": "profile", "layers_ms": self._process(asked).profile_ms()}
+        yield {"event": "done"}
+
+    def _process(self, asked: argparse.Namespace) -> EmulatedProcess:
+        board = board_from_settings(asked.settings)
+        self._clock = self._clock or VirtualClock(board)
+        self._processes += 1
+        digest = sha256_of(Path(asked.artifact))
+        if digest not in self._known:
+            self._known[digest] = emulate(works_of_onnx(Path(asked.artifact)), board)
+        seed = json.dumps([self.address, self._processes, digest, asked.options], sort_keys=True)
+        return EmulatedProcess(board, self._known[digest], self._clock, seed)
+
+
+def _run(asked: argparse.Namespace) -> Events:
+    events: list[dict[str, Any]] = []
+    try:
+        agent.answer(asked, events.append)
+    except agent.StageError as error:
+        events.append(_error(error.stage, str(error), error.missing))
+    yield from events
+
+
+def _parse(flags: Sequence[str]) -> argparse.Namespace:
+    """Read the agent's flags, each with its value."""
+    given = {flag.removeprefix("--"): value for flag, value in zip(flags[::2], flags[1::2], strict=False)}
+    asked = {key: json.loads(given.get(key, "{}")) for key in ("settings", "options")}
+    return argparse.Namespace(**{"inputs": None, **given, **asked})
+
+
+def _error(stage: str, message: str, missing: str | None = None) -> dict[str, Any]:
+    return {"event": "error", "stage": stage, "message": message, "missing": missing, "python": sys.executable}
