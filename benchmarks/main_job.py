@@ -86,7 +86,7 @@ def run_cell(cell: Cell, data: Data, out: Path, progress: Progress) -> Line:
         problem = state_problem(bench, method)
         trials = search(bench, method, problem)
         chosen = best_of(trials, problem.limits)
-        stages = finetune(bench, chosen).stages
+        stages = finetune(bench, method, problem, chosen).stages
         original_ms = problem.original.latency_ms * chosen.drift  # as measured beside the chosen one
         return Line(
             network=cell.network,

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.api import compress, measure
+    from edgeprune.api import compress, measure, shape
     from edgeprune.errors import EdgepruneError
     from edgeprune.network.export import export_network as export
     from edgeprune.network.plan import Plan, PruneChannels
@@ -27,6 +27,7 @@ _PUBLIC = {
     "compress": "edgeprune.api:compress",
     "export": "edgeprune.network.export:export_network",
     "measure": "edgeprune.api:measure",
+    "shape": "edgeprune.api:shape",
 }
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "compress",
     "export",
     "measure",
+    "shape",
 ]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprune import registry
 from edgeprune.bench.measure import THOROUGH, MeasureOptions
 from edgeprune.bench.measure import measure as measure_artifact
 from edgeprune.bench.target import Target, load_target
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgeprune.bench.measurement import Measurement
+    from edgeprune.network.groups import Allocation
+    from edgeprune.network.shaping import Shaping
     from edgeprune.verdict.budget import Budget
     from edgeprune.verdict.result import Result
 
@@ -37,12 +40,14 @@ def compress(  # noqa: PLR0913  # what people script against names everything it
     method: str = "taylor",
     controller: str = "bisect",
     epochs: int = 3,
+    shape_epochs: int | None = None,
     seed: int = 0,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Find, train, export and prove the smaller network that meets the budget on the target; files go to `out`.
 
+    With a method that trains, `shape_epochs` of the `epochs` go before the cut; half of them, if not given.
     The model itself is untouched. `example_inputs` are those of one inference. Raises EdgepruneError; a budget
     that cannot be met is the verdict "fail", with the best network found in `out`.
     """
@@ -56,11 +61,38 @@ def compress(  # noqa: PLR0913  # what people script against names everything it
         data=check_data(load_data(data) if isinstance(data, str) else data, source.module),
         target=load_target(target) if isinstance(target, str) else target,
         budget=budget,
-        choices=Choices(method, controller, epochs, seed),
+        choices=Choices(method, controller, epochs, seed, shape_epochs=shape_epochs),
         out=Path(out),
         command=("edgeprune.compress",),
     )
     return run_job(job, progress or Silent(), resume)
+
+
+def shape(  # noqa: PLR0913  # as above
+    network: nn.Module,
+    example_inputs: torch.Tensor | Sequence[torch.Tensor],
+    *,
+    method: str,
+    allocation: Allocation,
+    steps: int,
+    data: Data | None = None,
+    seed: int = 0,
+) -> Shaping:
+    """Begin to shape the network, in place, towards an allocation in a training loop of your own.
+
+    `allocation` is the number of units that each named group will keep; `steps` is how many optimiser steps there
+    will be. Make the optimiser after this call. Raises UsageError for a method that only scores.
+    """
+    import torch
+
+    from edgeprune.contracts import Context
+    from edgeprune.network.shaping import Shaping
+    from edgeprune.network.structure import network_structure
+
+    inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    network.eval()
+    context = Context(network, inputs, network_structure(network, inputs), data, seed)
+    return Shaping(registry.load("methods", method)(), context, allocation, steps)
 
 
 def measure(artifact: str | Path, target: Target | str = "host", options: MeasureOptions = THOROUGH) -> Measurement:

@@ -49,8 +49,23 @@ class Context:
     seed: int
 
 
+@dataclass(frozen=True)
+class Step:
+    """Where a training stands: the step from 0, how many there will be, and the learning rate of this one."""
+
+    number: int
+    total: int
+    learning_rate: float
+
+
 class Method(ABC):
     """Says which units stay, and may shape the training before the cut.
+
+    A method that `trains` is asked twice. Before the search, `score` sees the network as it came: these scores
+    choose the allocation. Then `prepare` begins a training of the whole network towards that allocation, the hooks
+    run at every step, `finish` ends it, and `score` and `plan` are asked again on the trained network. All hooks get
+    the network that `prepare` saw. A training that was killed goes on by `prepare` on the network as it came, then
+    `load_state_dict`.
 
     `scores_are_losses` declares that a score estimates how much the loss rises without the unit: such scores can be
     weighed against what a unit costs, which a score that only ranks cannot.
@@ -75,7 +90,13 @@ class Method(ABC):
         return Plan(tuple(edits))
 
     def prepare(self, context: Context, allocation: Allocation) -> None:
-        """Get ready to shape the training of `context.network` towards an allocation (methods that train)."""
+        """Get ready to shape the training of `context.network` towards an allocation (methods that train).
+
+        Modules and parametrisations may be added to the network here; their parameters are trained with its own.
+        """
+
+    def before_step(self, network: nn.Module, step: Step) -> None:
+        """Change weights before the forward of a step, and learn how far the training is."""
 
     def penalty(self, network: nn.Module) -> torch.Tensor | None:
         """Return what to add to the loss of this step, or None."""
@@ -85,6 +106,9 @@ class Method(ABC):
 
     def after_step(self, network: nn.Module) -> None:
         """Change weights after the optimiser's step."""
+
+    def finish(self, context: Context) -> None:
+        """End the shaping of `context.network`, in eval mode: take out again whatever was added to it."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must be saved to go on after a kill: tensors, numbers, strings, lists and dicts."""

@@ -1,4 +1,4 @@
-"""The main loop on one page: ask, plan, cut, export, build, measure, tell; then train, prove, measure and report."""
+"""The main loop on one page: ask, plan, cut, export, build, measure, tell; then shape, cut, train, prove and report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgeprune.errors import StorageError
 from edgeprune.run.conclusion import Findings, conclude
 from edgeprune.run.finetune import finetune
 from edgeprune.run.problem import original_trial, state_problem
+from edgeprune.run.shaping import split_epochs
 from edgeprune.run.trial import Trial, best_of, kept_score
 from edgeprune.run.workbench import Workbench
 from edgeprune.run_dir import RunDir, Stopwatch
@@ -31,15 +32,16 @@ def run_job(job: Job, progress: Progress, resume: bool = False) -> Result:
     a budget that was not met is no error but the verdict of the result.
     """
     folder = RunDir(job.out)
+    method: Method = registry.load("methods", job.choices.method)()
+    split_epochs(job.choices, method)  # refuses what the method cannot do before anything is done
     with folder.claimed():
         folder.begin(job.identity(), job.facts(), resume)
         bench = Workbench(job, folder, Stopwatch(folder), progress)
         bench.accuracy("original", bench.original)
-        method: Method = registry.load("methods", job.choices.method)()
         problem = state_problem(bench, method)
         trials = search(bench, method, problem)
         chosen = best_of(trials, problem.limits)
-        return conclude(bench, Findings(problem, trials, chosen, finetune(bench, chosen)))
+        return conclude(bench, Findings(problem, trials, chosen, finetune(bench, method, problem, chosen)))
 
 
 def search(bench: Workbench, method: Method, problem: Problem) -> list[Trial]:

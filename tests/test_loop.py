@@ -148,6 +148,56 @@ def test_a_killed_run_resumes_to_the_same_end(
         assert result[key] == printed[key], key
 
 
+def shaped_arguments(files: JobFiles, out: Path) -> list[str]:
+    """A method that trains: of three epochs two go before the cut."""
+    return [*files.arguments(out, "--macs", "60%", "--epochs", "3", "--resume", "--json"), "--method", "growing-reg"]
+
+
+@pytest.fixture(scope="module")
+def shaped(files: JobFiles, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("shaped") / "whole"
+    done = run(shaped_arguments(files, out))
+    assert done.returncode == 0, done.stderr
+    return out, json.loads(done.stdout)
+
+
+def test_a_method_that_trains_shapes_the_network_before_the_cut(shaped: tuple[Path, dict[str, Any]]) -> None:
+    out, printed = shaped
+    assert [len(printed[key]) for key in ("shaping", "recovery")] == [2, 1]
+    stages = printed["stages"]
+    assert all(stages[key] is not None for key in ("original", "shaped", "cut", "recalibrated", "recovered"))
+    assert stages["shaped"] == printed["shaping"][-1]["accuracy"]
+    trials = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    kept = {edit.group: len(edit.keep) for edit in ep.Plan.from_json((out / "plan.json").read_text()).edits}
+    measured = [ep.Plan.from_json(trial["plan"]) for trial in trials if trial["stage"] == "search"]
+    assert kept in [{edit.group: len(edit.keep) for edit in plan.edits} for plan in measured]
+    assert printed["final"]["macs"] in [trial["outcome"]["macs"] for trial in trials]
+    assert "shaped" in (out / "report.md").read_text()
+    assert "Training before the cut" in (out / "report.html").read_text()
+
+
+def test_a_run_killed_while_it_is_shaped_resumes_to_the_same_end(
+    files: JobFiles, shaped: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    arguments = shaped_arguments(files, out)
+    kill_when(arguments, lambda: (out / "work" / "shaping.checkpoint").exists())
+    done = run(arguments)
+    assert done.returncode == 0, done.stderr
+    whole, printed = shaped
+    result = json.loads(done.stdout)
+    assert (out / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    for key in ("allocation", "stages", "shaping", "recovery"):
+        assert result[key] == printed[key], key
+
+
+def test_epochs_before_the_cut_are_refused_where_the_method_only_scores(files: JobFiles, tmp_path: Path) -> None:
+    done = run(files.arguments(tmp_path / "out", "--macs", "60%", "--epochs", "3", "--shape-epochs", "1"))
+    assert done.returncode == 2
+    assert "'magnitude' only scores" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_finished_run_resumed_measures_nothing_again(finished: tuple[Path, dict[str, Any]], files: JobFiles) -> None:
     out, printed = finished
     trials = (out / "trials.jsonl").read_bytes()

@@ -25,6 +25,7 @@ from edgeprune.commands.flags import (
     ModelFile,
     Out,
     Seed,
+    ShapeEpochs,
     Size,
     Std,
     TargetName,
@@ -62,6 +63,7 @@ def command(
     method: MethodName = "taylor",
     controller: ControllerName = "bisect",
     epochs: Epochs = 3,
+    shape_epochs: ShapeEpochs = None,
     seed: Seed = 0,
     out: Out = Path("runs/latest"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
@@ -75,7 +77,7 @@ def command(
     from edgeprune.run.job import Choices
 
     budget = budget_from_text(latency, size, macs, max_drop)
-    choices = Choices(method, controller, epochs, seed)
+    choices = Choices(method, controller, epochs, seed, shape_epochs=shape_epochs)
     source = Source(model, arch, trust_pickle, data, Pictures(mean, std, input_size, seed))
     place = Place(out, resume, follow(as_json))
     result = compress(source, target, budget, choices, place)

@@ -47,7 +47,14 @@ ControllerName = Annotated[
     str,
     typer.Option("--controller", envvar="EDGEPRUNE_CONTROLLER", help="How many stay; see: edgeprune list controllers."),
 ]
-Epochs = Annotated[int, typer.Option(envvar="EDGEPRUNE_EPOCHS", help="Epochs of recovery training.")]
+Epochs = Annotated[int, typer.Option(envvar="EDGEPRUNE_EPOCHS", help="Epochs of training.")]
+ShapeEpochs = Annotated[
+    int | None,
+    typer.Option(
+        envvar="EDGEPRUNE_SHAPE_EPOCHS",
+        help="How many of the epochs shape the network before the cut, with a method that trains; half, if not given.",
+    ),
+]
 Seed = Annotated[int, typer.Option(envvar="EDGEPRUNE_SEED", help="Seed of everything random.")]
 Out = Annotated[Path, typer.Option(envvar="EDGEPRUNE_OUT", help="Folder for the files; it is made.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

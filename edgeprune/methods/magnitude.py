@@ -12,12 +12,10 @@ groups do not compare; L2 rather than L1, which a few large weights move more th
 
 from __future__ import annotations
 
-import torch
-
 from edgeprune.contracts import Context, Method
 from edgeprune.errors import UsageError
-from edgeprune.network.groups import Group, Scores
-from edgeprune.network.reduction import unit_sums
+from edgeprune.network.groups import Scores
+from edgeprune.network.reduction import over_mean, unit_norms
 
 
 class Magnitude(Method):
@@ -31,15 +29,5 @@ class Magnitude(Method):
 
     def score(self, context: Context) -> Scores:
         """Score every unit; the mean score of a group is 1."""
-        parameters = dict(context.network.named_parameters())
-        return {group.name: self._score_group(group, parameters) for group in context.structure.groups}
-
-    def _score_group(self, group: Group, parameters: dict[str, torch.nn.Parameter]) -> tuple[float, ...]:
-        total = torch.zeros(group.size, dtype=torch.float64)
-        for slice_ in group.slices:
-            if slice_.tensor in parameters:  # running statistics are no weights
-                powers = parameters[slice_.tensor].detach().abs().double().pow(self.norm)
-                total += unit_sums(powers, slice_, group.size).cpu()
-        norms = total.pow(1 / self.norm)
-        mean = norms.mean()
-        return tuple((norms / mean if mean > 0 else norms).tolist())
+        weights = dict(context.network.named_parameters())
+        return {group.name: over_mean(unit_norms(group, weights, self.norm)) for group in context.structure.groups}

@@ -33,6 +33,11 @@ def as_inputs(inputs: Any) -> tuple[torch.Tensor, ...]:
     return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
 
 
+def count_batches(loader: Any) -> int:
+    """Return how many batches one epoch has; a loader that does not say is read once."""
+    return len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)
+
+
 def start_epoch(loader: Loader, epoch: int) -> None:
     """Tell a loader, or the sampler inside it, which epoch begins, where it wants to know."""
     listeners: tuple[Any, ...] = (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))

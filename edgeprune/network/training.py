@@ -1,4 +1,4 @@
-"""Trains a cut network to recover, with its original as teacher, so that a kill costs at most one epoch."""
+"""Trains a network, with its original as teacher, before or after the cut, so that a kill costs at most one epoch."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from edgeprune.network.batches import (
     OnDevice,
     are_class_logits,
     as_inputs,
+    count_batches,
     device_of,
     epoch_randomness,
     start_epoch,
@@ -28,7 +29,7 @@ from edgeprune.network.evaluation import evaluate, keeping_mode
 from edgeprune.progress import Progress
 
 if TYPE_CHECKING:
-    from edgeprune.contracts import Method
+    from edgeprune.network.shaping import Shaping
 
 _PRECISIONS = ("auto", "fp32", "bf16")
 _SHOWN_EVERY = 20  # steps; a bar that moves more often than it can be read only costs time
@@ -36,7 +37,7 @@ _SHOWN_EVERY = 20  # steps; a bar that moves more often than it can be read only
 
 @dataclass(frozen=True)
 class RecoverySettings:
-    """How a cut network is trained: Nesterov SGD, a short warm-up, then a cosine down to zero.
+    """How a network is trained: Nesterov SGD, a short warm-up, then a cosine down to zero.
 
     The loss is (1 - d) * task + d * T^2 * KL(teacher, student) with d = `distillation` and T = `temperature`.
     `precision` "auto" multiplies in bfloat16 where the machine does so in hardware; weights stay float32.
@@ -68,10 +69,15 @@ class RecoverySettings:
 
 @dataclass(frozen=True)
 class Guides:
-    """Who shapes the training besides the data: the original network, and a method's hooks."""
+    """Who shapes the training besides the data: the original network, and a method at work on this one."""
 
     teacher: nn.Module | None = None
-    method: Method | None = None
+    shaping: Shaping | None = None
+
+    @property
+    def stage(self) -> str:
+        """What the training is called."""
+        return "Recovery" if self.shaping is None else "Shaping"
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,8 @@ def recover(
     recovery = _Recovery(network, data, settings, guides)
     records = recovery.restore(checkpoint)
     resumed_after = len(records)
-    steps = recovery.steps
-    with progress.track("Recovery", settings.epochs * steps, len(records) * steps) as advance:
+    steps, stage = recovery.steps, guides.stage
+    with progress.track(stage, settings.epochs * steps, len(records) * steps) as advance:
         for epoch in range(len(records), settings.epochs):
             started = time.monotonic()
             loss = recovery.run_epoch(epoch, advance)
@@ -121,7 +127,7 @@ def recover(
             records.append(EpochRecord(epoch + 1, loss, accuracy, time.monotonic() - started))
             recovery.save(checkpoint, records)
             progress.say(
-                f"Recovery epoch {epoch + 1} of {settings.epochs}: loss {loss:.4f}, accuracy {accuracy:.2%}, "
+                f"{stage} epoch {epoch + 1} of {settings.epochs}: loss {loss:.4f}, accuracy {accuracy:.2%}, "
                 f"{records[-1].seconds:.0f} s"
             )
     network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
@@ -149,7 +155,7 @@ class _Recovery:
         self.data = data
         self.settings = settings
         self.guides = guides
-        self.steps = _count_batches(data.train)
+        self.steps = count_batches(data.train)
         self.device = device_of(network)
         self.precision = training_precision(self.device, settings.precision)
         self.optimiser = _optimiser(network, settings)
@@ -161,17 +167,17 @@ class _Recovery:
             return []
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
-        if self.guides.method is not None:
-            self.guides.method.load_state_dict(state["method"])
+        if self.guides.shaping is not None:
+            self.guides.shaping.load_state_dict(state["shaping"])
         return [EpochRecord(**record) for record in state["records"]]
 
     def save(self, checkpoint: Path, records: list[EpochRecord]) -> None:
         """Write all that is needed to go on after these epochs; random numbers follow from seed and epoch."""
-        method = self.guides.method
+        shaping = self.guides.shaping
         state = {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "method": method.state_dict() if method is not None else {},
+            "shaping": shaping.state_dict() if shaping is not None else {},
             "records": [asdict(record) for record in records],
         }
         save_checkpoint(checkpoint, asdict(self.settings), state)
@@ -184,8 +190,8 @@ class _Recovery:
         with keeping_mode(self.network), epoch_randomness(self.settings.seed, epoch):
             self.network.train()
             for inputs, targets in OnDevice(self.data.train, self.device):
-                self._set_learning_rate(epoch * self.steps + len(losses))
-                losses.append(self._step(inputs, targets))
+                rate = self._set_learning_rate(epoch * self.steps + len(losses))
+                losses.append(self._step(inputs, targets, rate))
                 if not math.isfinite(losses[-1]):
                     break
                 if len(losses) % _SHOWN_EVERY == 0:
@@ -198,25 +204,26 @@ class _Recovery:
         advance(len(losses) % _SHOWN_EVERY)
         return sum(losses) / len(losses)
 
-    def _step(self, inputs: Any, targets: Any) -> float:
-        method = self.guides.method
+    def _step(self, inputs: Any, targets: Any, learning_rate: float) -> float:
+        shaping = self.guides.shaping
+        if shaping is not None:
+            shaping.before_step(learning_rate)
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             outputs = self.network(*as_inputs(inputs))
             with torch.no_grad():
                 taught = self.guides.teacher(*as_inputs(inputs)) if self.guides.teacher is not None else None
         loss = self._loss(_as_float32(outputs), _as_float32(taught), targets)
-        penalty = method.penalty(self.network) if method is not None else None
-        if penalty is not None:
-            loss = loss + penalty
+        if shaping is not None:
+            loss = loss + shaping.penalty()
         loss.backward()
-        if method is not None:
-            method.after_backward(self.network)
+        if shaping is not None:
+            shaping.after_backward()
         value = float(loss.detach())
         if math.isfinite(value):
             self.optimiser.step()
-            if method is not None:
-                method.after_step(self.network)
+            if shaping is not None:
+                shaping.after_step()
         return value
 
     def _loss(self, outputs: Any, taught: Any, targets: Any) -> torch.Tensor:
@@ -229,13 +236,15 @@ class _Recovery:
             return task
         return (1 - share) * task + share * soft_cross_entropy(outputs, taught, self.settings.temperature)
 
-    def _set_learning_rate(self, step: int) -> None:
+    def _set_learning_rate(self, step: int) -> float:
         factor = schedule(step, self.settings.epochs * self.steps, self.settings.warmup_steps)
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.learning_rate * factor
+        return self.settings.learning_rate * factor
 
     def _divergence(self, loss: float, epoch: int, step: int) -> TrainingError:
-        kept = f"epoch {epoch}" if epoch else "the cut"
+        start = "the cut" if self.guides.shaping is None else "the start"
+        kept = f"epoch {epoch}" if epoch else start
         what = "the weights are no longer finite" if math.isfinite(loss) else f"the loss became {loss}"
         return TrainingError(
             f"Training diverged: {what} in epoch {epoch + 1}, step {step}, at a learning rate of "
@@ -273,10 +282,6 @@ def _optimiser(network: nn.Module, settings: RecoverySettings) -> torch.optim.Op
 
 def _all_finite(network: nn.Module) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values())
-
-
-def _count_batches(loader: Any) -> int:
-    return len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)
 
 
 def _as_float32(outputs: Any) -> Any:

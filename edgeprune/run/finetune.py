@@ -1,4 +1,4 @@
-"""After the search: cut the original once more, re-estimate its batch norms, train it back, and note each accuracy."""
+"""After the search: shape, cut once more, re-estimate the batch norms, train back, and note each accuracy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from edgeprune.network.evaluation import recalibrate_batch_norm
 from edgeprune.network.plan import Plan
 from edgeprune.network.training import Guides, RecoverySettings, recover
+from edgeprune.run.shaping import shape, split_epochs
 from edgeprune.verdict.result import Epoch, Proof, Stages
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgeprune.contracts import Method, Problem
     from edgeprune.run.trial import Trial
     from edgeprune.run.workbench import Workbench
 
@@ -27,15 +29,17 @@ class Tuned:
     plan: Plan
     proof: Proof
     stages: Stages
-    epochs: tuple[Epoch, ...] = ()
+    shaping: tuple[Epoch, ...] = ()
+    recovery: tuple[Epoch, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def finetune(bench: Workbench, chosen: Trial) -> Tuned:
-    """Cut, re-calibrate and recover the chosen allocation; a trial outside the budget is not worth training."""
-    plan = Plan.from_json(chosen.plan) if chosen.plan else Plan()
-    network, proof = bench.cut(plan)
+def finetune(bench: Workbench, method: Method, problem: Problem, chosen: Trial) -> Tuned:
+    """Shape, cut, re-calibrate and recover the chosen allocation; one outside the budget is not worth training."""
     original = bench.accuracy("original", bench.original)
+    shaped = shape(bench, method, problem, chosen)
+    plan = shaped.plan
+    network, proof = bench.cut(plan, shaped.network)
     if not plan.edits:
         note = "The original is within the budget already; nothing was cut."
         return Tuned(network, plan, proof, Stages(original=original), warnings=(note,))
@@ -43,18 +47,20 @@ def finetune(bench: Workbench, chosen: Trial) -> Tuned:
     with bench.watch("training"):
         recalibrate_batch_norm(network, bench.job.data, _RECALIBRATION_BATCHES)
     recalibrated = bench.accuracy("recalibrated", network)
-    stages = Stages(original, cut, recalibrated)
+    stages = Stages(original, cut, recalibrated, shaped=shaped.accuracy)
+    tuned = Tuned(network, plan, proof, stages, shaped.epochs)
     if not chosen.feasible:
         note = "The best network found is outside the budget, so it was not trained."
-        return Tuned(network, plan, proof, stages, warnings=(note,))
-    if not bench.job.choices.epochs:
-        return Tuned(network, plan, proof, stages)
-    epochs = _recover(bench, network)
-    return Tuned(network, plan, proof, replace(stages, recovered=epochs[-1].accuracy), epochs)
+        return replace(tuned, warnings=(note,))
+    _, epochs = split_epochs(bench.job.choices, method)
+    if not epochs:
+        return tuned
+    recovery = _recover(bench, network, epochs)
+    return replace(tuned, stages=replace(stages, recovered=recovery[-1].accuracy), recovery=recovery)
 
 
-def _recover(bench: Workbench, network: nn.Module) -> tuple[Epoch, ...]:
-    settings = RecoverySettings(epochs=bench.job.choices.epochs, seed=bench.job.choices.seed)
+def _recover(bench: Workbench, network: nn.Module, epochs: int) -> tuple[Epoch, ...]:
+    settings = RecoverySettings(epochs=epochs, seed=bench.job.choices.seed)
     checkpoint = bench.folder.work / "recovery.checkpoint"
     guides = Guides(teacher=bench.original)
     with bench.watch("training"):

@@ -32,18 +32,28 @@ _REPORTED_PACKAGES = (
 
 @dataclass(frozen=True)
 class Choices:
-    """How to compress: which plug-ins, how long to train, and the seed of everything random."""
+    """How to compress: which plug-ins, how long to train, and the seed of everything random.
+
+    `shape_epochs` of the `epochs` go before the cut, where the method shapes the training; None leaves the split to
+    `run.shaping`.
+    """
 
     method: str = "taylor"
     controller: str = "bisect"
     epochs: int = 3
     seed: int = 0
     max_rounds: int = 12
+    shape_epochs: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing; raises UsageError."""
         if self.epochs < 0:
             raise UsageError(f"{self.epochs} epochs cannot be trained; ask for 0 or more.")
+        if self.shape_epochs is not None and not 0 <= self.shape_epochs <= self.epochs:
+            raise UsageError(
+                f"{self.shape_epochs} of {self.epochs} epochs cannot shape the network before the cut; "
+                f"ask for 0 to {self.epochs}."
+            )
         if self.max_rounds < 1:
             raise UsageError(f"{self.max_rounds} rounds cannot find anything; ask for 1 or more.")
 

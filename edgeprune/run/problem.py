@@ -13,6 +13,8 @@ from edgeprune.network.structure import network_structure
 from edgeprune.run.trial import Trial
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgeprune.network.groups import Scores, Structure
     from edgeprune.run.workbench import Workbench
 
@@ -27,7 +29,7 @@ def state_problem(bench: Workbench, method: Method) -> Problem:
     original = original_trial(bench).outcome
     return Problem(
         structure=structure,
-        scores=_scores(bench, method, structure),
+        scores=score_units(bench, method, structure),
         limits=job.budget.limits(original),
         original=original,
         channel_multiple=job.target.channel_multiple,
@@ -59,19 +61,20 @@ def original_trial(bench: Workbench) -> Trial:
     return trial
 
 
-def _scores(bench: Workbench, method: Method, structure: Structure) -> Scores:
+def score_units(bench: Workbench, method: Method, structure: Structure, shaped: nn.Module | None = None) -> Scores:
+    """Score the units of the original, or of the network that the method shaped, each once in the life of a run."""
     job = bench.job
     bench.progress.say(f"{len(structure.groups)} groups of coupled channels; scoring them with {job.choices.method}")
 
     def compute() -> dict[str, list[float]]:
-        network = copy.deepcopy(bench.original)
+        network = copy.deepcopy(bench.original if shaped is None else shaped)
         context = Context(network, job.example_inputs, structure, job.data, job.choices.seed)
         scores = method.score(context)
         _check_scores(job.choices.method, structure, scores)
         return {name: list(values) for name, values in scores.items()}
 
     with bench.watch("training"):
-        saved = bench.folder.remember("scores", compute)
+        saved = bench.folder.remember("scores" if shaped is None else "scores-shaped", compute)
     return {name: tuple(values) for name, values in saved.items()}
 
 

@@ -45,13 +45,15 @@ class Workbench:
         self.progress.say(f"exporting the original and building it for {self.job.target.name}")
         return self.build(self.original, "original", samples=_SEARCH_SAMPLES, simplify=False)
 
-    def cut(self, plan: Plan) -> tuple[nn.Module, Proof]:
-        """Return the network that a plan leaves, and the proof that only the planned units are gone.
+    def cut(self, plan: Plan, whole: nn.Module | None = None) -> tuple[nn.Module, Proof]:
+        """Return what a plan leaves of the original, or of a whole network with other weights, and the proof of it.
 
-        Raises PlanError for a plan that breaks a constraint, VerificationError when the proof fails.
+        The proof says that only the planned units are gone. Raises PlanError for a plan that breaks a constraint,
+        VerificationError when the proof fails.
         """
-        network = apply(plan, self.original, self.job.example_inputs, via="auto")
-        report = check_masked_equivalence(self.original, network, plan, self.job.example_inputs)
+        whole = self.original if whole is None else whole
+        network = apply(plan, whole, self.job.example_inputs, via="auto")
+        report = check_masked_equivalence(whole, network, plan, self.job.example_inputs)
         return network, Proof("masked equivalence of the cut", None, report.largest_difference, None, 1, report.exact)
 
     def build(self, network: nn.Module, name: str, samples: int = _SEARCH_SAMPLES, simplify: bool = False) -> Built:

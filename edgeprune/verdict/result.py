@@ -64,11 +64,12 @@ class Stages:
     recalibrated: float | None = None
     recovered: float | None = None
     exported: float | None = None
+    shaped: float | None = None  # after the original, where the method trains before the cut
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of recovery training: the mean loss, and the accuracy (0 to 1) after it where it was evaluated."""
+    """One epoch of training, before or after the cut: the mean loss, and the accuracy (0 to 1) after it, if known."""
 
     loss: float
     accuracy: float | None = None
@@ -139,6 +140,7 @@ class Result:
     group_sizes: Mapping[str, int]
     stages: Stages
     seconds: Seconds
+    shaping: tuple[Epoch, ...] = ()
     recovery: tuple[Epoch, ...] = ()
     proofs: tuple[Proof, ...] = ()
     layers: LayerTimes = field(default_factory=LayerTimes)

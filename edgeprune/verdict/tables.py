@@ -18,6 +18,7 @@ _MOST_LAYERS = 16
 _ARTIFACT_SUFFIXES = frozenset({".json", ".jsonl", ".safetensors", ".pt2", ".onnx", ".tflite", ".engine"})
 _STAGES: Mapping[str, str] = {
     "original": "original",
+    "shaped": "shaped",
     "cut": "after the cut",
     "recalibrated": "re-calibrated",
     "recovered": "recovered",

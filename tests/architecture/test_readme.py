@@ -37,7 +37,7 @@ _COMMANDS = [line for line in _LINES if line.startswith("edgeprune ")]
 
 def test_there_is_something_to_check():
     assert len(_COMMANDS) >= 5
-    assert len(_EXAMPLES) == 3
+    assert len(_EXAMPLES) == 4
     assert any(line.startswith("make demo") for line in _LINES)
 
 

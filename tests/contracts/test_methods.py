@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import math
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgeprune.contracts import Context, Method
 from edgeprune.errors import UsageError
 from edgeprune.network.data import Data, cross_entropy, top1
 from edgeprune.network.equivalence import check_masked_equivalence
+from edgeprune.network.shaping import Shaping
 from edgeprune.network.structure import network_structure
 from edgeprune.network.surgery import apply
 
@@ -114,11 +116,79 @@ def test_a_method_that_needs_data_says_so(kind):
         assert kind().score(context) == kind().score(_context(network))
 
 
-def test_its_state_survives_a_kill(kind):
-    network = randomise(Residual())
-    method, context = kind(), _context(network)
-    method.prepare(context, {group.name: 2 for group in context.structure.groups})
-    state = method.state_dict()
-    again = kind()
-    again.load_state_dict(copy.deepcopy(state))
-    assert repr(again.state_dict()) == repr(state)
+# ---------------------------------------------------------------- methods that train
+
+TRAINING = [name for name in METHODS if registry.load("methods", name).trains]
+
+
+class _Training:
+    """Trains a copy of a network with a method's hooks, as the loop does, and can be stopped and gone on with."""
+
+    def __init__(self, name: str, network: nn.Module, steps: int) -> None:
+        self.context = _context(network, seed=3)
+        self.allocation = {group.name: group.size - 3 for group in self.context.structure.groups}
+        self.shaping = Shaping(registry.load("methods", name)(), self.context, self.allocation, steps)
+        trained = [p for p in self.context.network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.SGD([{"params": trained}], lr=0.02, momentum=0.9)
+
+    def run(self, first: int, last: int) -> _Training:
+        batches = self.context.data.train
+        network = self.context.network.train()
+        for number in range(first, last):
+            images, labels = batches[number % len(batches)]
+            torch.rand(number % 3)  # nobody may rely on the global generator
+            self.shaping.before_step(0.02)
+            loss = cross_entropy(network(images), labels) + self.shaping.penalty()
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.shaping.after_backward()
+            self.optimiser.step()
+            self.shaping.after_step()
+        return self
+
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint holds, through the file that it is."""
+        file = io.BytesIO()
+        parts = {"network": self.context.network, "optimiser": self.optimiser, "shaping": self.shaping}
+        torch.save({name: part.state_dict() for name, part in parts.items()}, file)
+        file.seek(0)
+        return torch.load(file, weights_only=True)
+
+    def load(self, state: dict[str, Any]) -> _Training:
+        self.context.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.shaping.load_state_dict(state["shaping"])
+        return self
+
+
+def _hooks(network: nn.Module) -> list[Any]:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    modules = [hook for module in network.modules() for kind in kinds for hook in getattr(module, kind).values()]
+    return modules + [p for p in network.parameters() if p._backward_hooks or p._post_accumulate_grad_hooks]
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_a_shaped_network_is_whole_untied_and_cut_to_the_allocation(name, network):
+    before = _digest(network.state_dict().values())
+    training = _Training(name, network, 12).run(0, 12)
+    plan = training.shaping.plan()
+    shaped = training.context.network
+    assert {edit.group: len(edit.keep) for edit in plan.edits} == training.allocation
+    assert _digest(network.state_dict().values()) == before
+    assert _digest(shaped.state_dict().values()) != before
+    assert [type(module) for module in shaped.modules()] == [type(module) for module in network.modules()]
+    assert not _hooks(shaped)
+    assert all(parameter.requires_grad for parameter in shaped.parameters())
+    check_masked_equivalence(shaped, apply(plan, shaped, INPUTS), plan, INPUTS)  # raises when it is wrong
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_a_killed_shaping_goes_on_to_the_same_bits(name, network):
+    whole = _Training(name, network, 12).run(0, 12)
+    killed = _Training(name, network, 12).run(0, 7)
+    torch.manual_seed(99)
+    resumed = _Training(name, network, 12).load(killed.saved()).run(7, 12)
+    assert repr(resumed.shaping.state_dict()) == repr(whole.shaping.state_dict())
+    assert resumed.shaping.plan() == whole.shaping.plan()
+    tensors = [training.context.network.state_dict().values() for training in (whole, resumed)]
+    assert _digest(tensors[0]) == _digest(tensors[1])

@@ -17,10 +17,12 @@ from small_networks import Plain, Residual, randomise
 from torch import nn
 from torch.nn import functional as F
 
-from edgeprune.contracts import Method
+from edgeprune.contracts import Context, Method, Step
 from edgeprune.errors import DataError, StorageError, TrainingError, UsageError
 from edgeprune.network.data import Data, cross_entropy, top1
 from edgeprune.network.evaluation import evaluate, recalibrate_batch_norm
+from edgeprune.network.groups import Structure
+from edgeprune.network.shaping import Shaping
 from edgeprune.network.training import Guides, RecoverySettings, recover, schedule, soft_cross_entropy
 from edgeprune.progress import Silent
 
@@ -192,14 +194,25 @@ def test_other_tasks_use_their_own_loss_and_distillation(data, tmp_path):
 # ---------------------------------------------------------------- recovery: hooks, divergence, settings
 
 
+def _context(network: nn.Module) -> Context:
+    return Context(network, (torch.zeros(1, 3, 8, 8),), Structure((), (), ()), None, 0)
+
+
 class _Masked(Method):
     """Pulls at one filter, keeps another from moving and a third at zero, and counts its calls."""
 
+    trains = True
+
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.steps: list[Step] = []
 
     def score(self, context: Any) -> Any:
         raise NotImplementedError
+
+    def before_step(self, network: nn.Module, step: Step) -> None:
+        self.calls.append("before_step")
+        self.steps.append(step)
 
     def penalty(self, network: nn.Module) -> torch.Tensor:
         self.calls.append("penalty")
@@ -224,15 +237,22 @@ class _Masked(Method):
 def test_the_hooks_of_a_method_shape_every_step(network, data, tmp_path):
     method, before = _Masked(), _state(network)["stem.weight"]
     settings = replace(FAST, weight_decay=0.0)
-    recover(network, data, settings, Guides(method=method), tmp_path / "c.pt", Silent())
+    shaping = Shaping(method, _context(network), {}, 2 * len(data.train))
+    recover(network, data, settings, Guides(shaping=shaping), tmp_path / "c.pt", Silent())
     after = network.stem.weight.detach()
-    assert method.calls == ["penalty", "after_backward", "after_step"] * 2 * len(data.train)
+    assert method.calls == ["before_step", "penalty", "after_backward", "after_step"] * 2 * len(data.train)
+    assert [step.number for step in method.steps] == list(range(2 * len(data.train)))
+    assert {step.total for step in method.steps} == {2 * len(data.train)}
+    rates = [schedule(number, 2 * len(data.train), 2) * settings.learning_rate for number in (0, 5, 15)]
+    assert [method.steps[number].learning_rate for number in (0, 5, 15)] == rates
     assert after[0].norm() < before[0].norm() / 2
     assert torch.equal(after[1], before[1])
     assert not after[2].any()
     again = _Masked()
-    recover(network, data, settings, Guides(method=again), tmp_path / "c.pt", Silent())
+    resumed = Shaping(again, _context(network), {}, 2 * len(data.train))
+    recover(network, data, settings, Guides(shaping=resumed), tmp_path / "c.pt", Silent())
     assert again.calls == ["earlier"] * len(method.calls)
+    assert resumed.state_dict()["done"] == 2 * len(data.train)
 
 
 def test_divergence_keeps_the_weights_from_before(network, data, tmp_path):
