@@ -65,7 +65,8 @@ def drift(runs: Sequence[ProcessRun]) -> float:
 
 def doubts(runs: Sequence[ProcessRun]) -> tuple[str, ...]:
     """Return what a reader should know before trusting the numbers, each with what to do about it."""
-    found = [_drift_doubt(runs), _load_doubt(runs), _clock_doubt(runs), _spread_doubt(runs), _interval_doubt(runs)]
+    judges = (_drift_doubt, _load_doubt, _clock_doubt, _throttle_doubt, _spread_doubt, _interval_doubt)
+    found = [judge(runs) for judge in judges]
     return tuple(doubt for doubt in found if doubt)
 
 
@@ -97,6 +98,17 @@ def _clock_doubt(runs: Sequence[ProcessRun]) -> str:
     return (
         f"The clock moved between {min(clocks):.0f} and {max(clocks):.0f} MHz; "
         "set the governor to performance, or cool the board."
+    )
+
+
+def _throttle_doubt(runs: Sequence[ProcessRun]) -> str:
+    looks = [block.telemetry.get("throttled") or () for run in runs for block in run.blocks]
+    reasons = sorted({reason for look in looks for reason in look})
+    if not reasons:
+        return ""
+    return (
+        f"The board slowed itself down ({', '.join(reasons)}) during {sum(map(bool, looks))} of {len(looks)} blocks; "
+        "cool it, and check its power supply."
     )
 
 

@@ -75,6 +75,7 @@ def test_steady_samples_raise_no_doubt():
     [
         ([run_of(*([2.0 + 0.1 * step] * 20 for step in range(6)))], "19.5% slower while measuring"),
         (steady_runs(telemetry={"other_load": 0.8}), "up to 0.8 cores busy during 12 of 12 blocks"),
+        (steady_runs(telemetry={"throttled": ["under-voltage"]}), "(under-voltage) during 12 of 12 blocks"),
         ([run_of([1.0, 3.0] * 10), run_of([1.0, 3.0] * 10)], "spreads over 100% of the median"),
         ([run_of([1.0] * 20), run_of([1.0] * 20), run_of([1.5] * 20)], "more processes make it sharper"),
     ],

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeprune.bench import telemetry
+
+
+def tree(folder, files):
+    """Write files as a board's kernel shows them; NUL-terminated where the device tree does so."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return str(folder)
+
+
+PI = {
+    "proc/stat": "cpu  1000 20 300 90000 50 6 7 8 0 0\ncpu0 1 2 3",
+    "proc/meminfo": "MemTotal:        3885396 kB\nMemFree:         2903332 kB\nMemAvailable:    3456789 kB",
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "1800000",
+    "sys/class/thermal/thermal_zone0/temp": "48312",
+    "sys/devices/platform/soc/soc:firmware/get_throttled": "50005",
+    "sys/class/thermal/cooling_device0/type": "pwm-fan",
+    "sys/class/thermal/cooling_device0/cur_state": "3",
+}
+ORIN = {
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "1510400",
+    "sys/devices/system/cpu/cpufreq/policy4/scaling_cur_freq": "729600",
+    "sys/class/devfreq/17000000.gpu/cur_freq": "624750000",
+    "sys/class/devfreq/15340000.vic/cur_freq": "729600000",
+    "sys/class/thermal/thermal_zone0/temp": "52968",
+    "sys/class/thermal/thermal_zone1/temp": "-256000",
+    "sys/class/thermal/cooling_device3/type": "17000000.gpu",
+    "sys/class/thermal/cooling_device3/cur_state": "2",
+    "sys/class/hwmon/hwmon1/name": "ina3221",
+    "sys/class/hwmon/hwmon1/in1_label": "VDD_IN",
+    "sys/class/hwmon/hwmon1/in1_input": "5072",
+    "sys/class/hwmon/hwmon1/curr1_input": "1024",
+    "sys/class/hwmon/hwmon1/in2_label": "NC",
+    "sys/class/hwmon/hwmon1/in2_input": "5072",
+    "sys/class/hwmon/hwmon1/curr2_input": "9",
+    "sys/class/hwmon/hwmon1/in7_label": "sum of shunt voltages",
+    "sys/class/hwmon/hwmon1/in7_input": "3",
+    "sys/class/hwmon/hwmon1/curr7_input": "9",
+    "sys/class/hwmon/hwmon2/oc1_event_cnt": "0",
+    "sys/class/hwmon/hwmon2/oc3_event_cnt": "4",
+}
+NANO = {
+    "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/rail_name_0": "POM_5V_IN",
+    "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power0_input": "2100",
+    "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/rail_name_1": "NC",
+    "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power1_input": "7",
+    "sys/class/devfreq/57000000.gpu/cur_freq": "921600000",
+}
+
+
+def test_a_raspberry_pi(tmp_path):
+    seen = telemetry.read(tree(tmp_path, PI))
+    assert seen["busy_s"] == pytest.approx((1000 + 20 + 300 + 6 + 7 + 8) / 100)
+    assert (seen["clock_mhz"], seen["temperature_c"], seen["gpu_clock_mhz"]) == (1800.0, 48.312, None)
+    assert seen["throttled"] == ["under-voltage", "throttled"]  # and the fan that turns is not throttling
+    assert seen["throttle_history"] == ["under-voltage", "throttled"]
+    assert seen["memory_available_bytes"] == 3456789 * 1024
+    assert seen["power_mw"] == {}
+
+
+def test_a_jetson_orin(tmp_path):
+    seen = telemetry.read(tree(tmp_path, ORIN))
+    assert (seen["clock_mhz"], seen["gpu_clock_mhz"]) == (1510.4, 624.8)
+    assert seen["temperature_c"] == 52.968  # the sensor that is off does not count
+    assert seen["throttled"] == ["17000000.gpu slowed"]
+    assert seen["power_mw"] == {"VDD_IN": pytest.approx(5072 * 1.024)}
+    assert seen["overcurrent_events"] == 4
+
+
+def test_a_jetson_nano(tmp_path):
+    seen = telemetry.read(tree(tmp_path, NANO))
+    assert seen["power_mw"] == {"POM_5V_IN": 2100.0}
+    assert seen["gpu_clock_mhz"] == 921.6
+
+
+def test_a_board_that_says_nothing(tmp_path):
+    seen = telemetry.read(str(tmp_path))
+    silent = {"busy_s", "clock_mhz", "gpu_clock_mhz", "temperature_c", "memory_available_bytes"}
+    assert {key for key, value in seen.items() if value is None} == silent
+    look = telemetry.between(seen, telemetry.read(str(tmp_path)))
+    assert (look["other_load"], look["throttled"]) == (None, [])
+
+
+def test_what_happened_between_two_looks_and_is_over_is_kept(tmp_path):
+    before = telemetry.read(tree(tmp_path, {**PI, **ORIN}))
+    files = {
+        "sys/devices/platform/soc/soc:firmware/get_throttled": "d0000",
+        "sys/class/thermal/cooling_device3/cur_state": "0",
+        "sys/class/hwmon/hwmon2/oc3_event_cnt": "5",
+    }
+    look = telemetry.between(before, telemetry.read(tree(tmp_path, files)))
+    # The first two were there at the first look; the last two came between.
+    expected = ["17000000.gpu slowed", "over-current", "soft temperature limit", "throttled", "under-voltage"]
+    assert look["throttled"] == expected
+
+
+def test_an_old_history_is_not_this_block_s(tmp_path):
+    root = tree(tmp_path, {**PI, "sys/devices/platform/soc/soc:firmware/get_throttled": "50000"})
+    assert telemetry.between(telemetry.read(root), telemetry.read(root))["throttled"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [
+        ("throttled=0x50005", 0x50005),
+        ("throttled=0x0", 0),
+        ("50005", 0x50005),
+        ("", 0),
+        ("VCHI initialization failed", 0),
+    ],
+)
+def test_both_spellings_of_the_throttle_bits(text, bits):
+    assert telemetry.parse_throttled(text) == bits
+
+
+@given(st.sets(st.sampled_from(sorted(telemetry.THROTTLE_BITS))), st.sets(st.sampled_from([0, 1, 2, 3])))
+def test_every_bit_has_its_name_now_and_since_the_start(now, before):
+    bits = sum(1 << bit for bit in now) + sum(1 << bit + 16 for bit in before)
+    assert telemetry.throttle_names(bits) == [telemetry.THROTTLE_BITS[bit] for bit in sorted(now)]
+    assert telemetry.throttle_history(bits) == [telemetry.THROTTLE_BITS[bit] for bit in sorted(before)]
+
+
+def test_other_load_leaves_out_this_process():
+    before = telemetry.read()
+    deadline = time.process_time() + 0.3
+    while time.process_time() < deadline:
+        pass
+    after = telemetry.read()
+    own_cores = (after["own_s"] - before["own_s"]) / (after["wall_s"] - before["wall_s"])
+    total = (after["busy_s"] - before["busy_s"]) / (after["wall_s"] - before["wall_s"])
+    look = telemetry.between(before, after)
+    assert look["other_load"] == pytest.approx(max(total - own_cores, 0), abs=1e-3)
+
+
+def test_a_program_that_is_missing_or_fails_says_nothing():
+    assert telemetry.output_of("no-such-program") == ""
+    assert telemetry.output_of("false") == ""
+    assert telemetry.output_of("echo", "words") == "words"
