@@ -17,6 +17,26 @@ def data_folder() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def sshd_board(tmp_path_factory):
+    """A real sshd on the loopback interface, with a home of its own."""
+    from benchmarks import loopback_board
+
+    if (missing := loopback_board.missing_program()) is not None:
+        pytest.skip(f"{missing} is not installed (Debian: apt-get install openssh-server)")
+    with loopback_board.running_board(tmp_path_factory.mktemp("board") / "b") as board:
+        yield board
+
+
+@pytest.fixture
+def board(sshd_board, monkeypatch):
+    """That board, with a lock of its own, so that measurements on this machine are not waited for."""
+    from edgeprune import registry
+
+    monkeypatch.setattr(registry.load("transports", "ssh"), "lock_path", str(sshd_board.lock_path))
+    return sshd_board
+
+
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> Iterator[None]:
     with torch.random.fork_rng():

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, ClassVar
 
@@ -18,6 +18,7 @@ from edgeprune.errors import BoardError, UsageError
 
 # What a process needs to start; anything else (OMP_NUM_THREADS, PYTHONPATH, ...) could change what is measured.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "LANG")
+_GRACE_S = 3.0
 
 
 class Local(Transport):
@@ -57,7 +58,7 @@ class Local(Transport):
 
             def give_up() -> None:
                 late.set()
-                process.kill()
+                _end(process)
 
             timer = threading.Timer(timeout_s, give_up)
             timer.start()
@@ -66,8 +67,7 @@ class Local(Transport):
                 status = process.wait()
             finally:
                 timer.cancel()
-                process.kill()
-                process.wait()
+                _end(process)
                 if process.stdout is not None:
                     process.stdout.close()
             if status != 0:
@@ -127,7 +127,16 @@ def _try_lock(file: IO[str]) -> bool:
 
 def _holder(file: IO[str]) -> str:
     file.seek(0)
-    return file.read().strip() or "unknown"
+    return file.readline().strip() or "unknown"
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ask a process to end, so that it can put back what it changed; then end it."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_S)
+    process.kill()
+    process.wait()
 
 
 def _explain(status: int, when: str, complaints: IO[bytes]) -> str:

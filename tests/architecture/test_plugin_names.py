@@ -15,6 +15,7 @@ _EXCUSED = {
     ("edgeprune/api.py", "taylor"): "the default of the library",
     ("edgeprune/api.py", "bisect"): "the default of the library",
     ("edgeprune/bench/target.py", "local"): "the default of a target that names no transport",
+    ("edgeprune/transports/_ssh_command.py", "ssh"): "the program that the transport of that name runs",
     ("edgeprune/demo.py", "taylor"): "the demo shows the default",
 }
 # These are also the names of libraries, and of a kind of board; the network's proofs run the ONNX reference whatever

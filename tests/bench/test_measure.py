@@ -125,7 +125,7 @@ def test_a_target_that_does_not_fit_is_refused(exported, host, change, error, sa
 
 def test_a_process_that_is_too_slow_is_ended(exported, host):
     options = MeasureOptions(processes=1, blocks=1, block_s=30.0, timeout_s=1.0)
-    with pytest.raises(BoardError, match="killed by signal 9 after its 1 s"):
+    with pytest.raises(BoardError, match="killed by signal 15 after its 1 s"):
         measure(exported.onnx, host, options)
 
 
