@@ -20,12 +20,18 @@ _OPERATORS = (
     "_deform_conv2d_backward",
 )  # fmt: skip
 _SIDES = {"inception_v3": (299, 299), "ssd300_vgg16": (300, 300)}
+# Frames, height and width of the video networks; some fix them, the others get little.
+_FILMS = {"mvit_v1_b": (16, 224, 224), "mvit_v2_s": (16, 224, 224), "s3d": (16, 224, 224)}
+_FILM = (8, 112, 112)
 MOST_PARAMETERS = 120_000_000
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One network definition: where it comes from, its name and its input size (channels, height, width)."""
+    """One network definition: where it comes from, its name and its input size (channels, height, width).
+
+    The input of a video network has frames after the channels.
+    """
 
     source: str
     name: str
@@ -43,13 +49,14 @@ def declare_torchvision() -> torch.library.Library | None:
 
 
 def torchvision_entries() -> list[Entry]:
-    """Every classification and segmentation definition, and the backbones of every detection definition."""
+    """Every classification, segmentation and video definition, and the backbones of every detection definition."""
     import torchvision.models as zoo  # only here, after its operators are declared
 
     entries = []
     for module in (zoo, zoo.segmentation, zoo.detection):
         for name in zoo.list_models(module=module):
             entries.append(Entry("torchvision", name, (3, *_SIDES.get(name, (224, 224)))))
+    entries += [Entry("torchvision", name, (3, *_FILMS.get(name, _FILM))) for name in zoo.list_models(module=zoo.video)]
     return entries
 
 
@@ -107,7 +114,7 @@ def _timm(name: str) -> nn.Module:
 def _torchvision(name: str) -> nn.Module:
     import torchvision.models as zoo
 
-    plain = name in zoo.list_models(module=zoo)
+    plain = any(name in zoo.list_models(module=module) for module in (zoo, zoo.video))
     network: nn.Module = zoo.get_model(name, weights=None, **({} if plain else {"weights_backbone": None}))
     return network.backbone if name in zoo.list_models(module=zoo.detection) else network  # type: ignore[return-value]
 

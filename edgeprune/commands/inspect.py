@@ -33,9 +33,13 @@ def inspect(source: Source, graph: Path | None) -> Answer:
     from edgeprune.network.drawing import draw_couplings
     from edgeprune.network.groups import structure_to_dict, structure_to_text
     from edgeprune.network.structure import network_structure
+    from edgeprune.network.surgery import fixed_size
 
     model = load_source_model(source)
-    structure = network_structure(model.module, source_inputs(source, model))
+    inputs = source_inputs(source, model)
+    structure = network_structure(model.module, inputs)
+    fixed = fixed_size(model.module, inputs)
     if graph is not None:
         write_text(graph, draw_couplings(structure))
-    return Answer(structure_to_dict(structure), structure_to_text(structure))
+    text = structure_to_text(structure) + (f"\nonly in the exported graph: {fixed}" if fixed else "")
+    return Answer({**structure_to_dict(structure), "fixed_size": fixed}, text)

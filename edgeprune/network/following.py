@@ -20,8 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.errors import PlanError
 from edgeprune.network.coupling.call import tensors_in
-from edgeprune.network.coupling.ledger import Atoms, long_axes
-from edgeprune.network.coupling.ride import FAILURES, Step, Trace, as_inputs, evaluating, raised_at
+from edgeprune.network.coupling.ledger import Atoms, Flags, long_axes
+from edgeprune.network.coupling.ride import FAILURES, Step, Trace, evaluating, raised_at
+from edgeprune.network.coupling.stand_ins import attributes_kept
 
 # Operations that come and go with the memory layout; they say nothing about sizes that the next ones do not.
 LAYOUT = frozenset({
@@ -41,6 +42,15 @@ class FixedSizeError(PlanError):
     """The plan changes a size that the network's own code writes as a number."""
 
 
+@dataclass(frozen=True)
+class Removal:
+    """What a plan takes away: for each atom whether it goes, and the position in `groups` of its group, or -1."""
+
+    dead: Flags
+    owner: Atoms
+    groups: tuple[str, ...]
+
+
 class _WrongShapeError(RuntimeError):
     """A result of the cut copy has another shape than the cut leaves."""
 
@@ -58,12 +68,12 @@ class Failure:
     frames: list[FrameType]
 
 
-def alive(part: Tensor, dead: Atoms) -> int:
+def alive(part: Tensor, dead: Flags) -> int:
     """How many of these atoms are left."""
     return int((~torch.from_numpy(dead)[part]).sum())
 
 
-def expected_shape(shape: Sequence[int], parts: Sequence[Tensor] | None, dead: Atoms) -> tuple[int, ...]:
+def expected_shape(shape: Sequence[int], parts: Sequence[Tensor] | None, dead: Flags) -> tuple[int, ...]:
     """The shape that is left of a tensor when dead atoms are gone."""
     gone: dict[int, Tensor] = {}
     for part in parts or ():
@@ -81,7 +91,7 @@ def expected_shape(shape: Sequence[int], parts: Sequence[Tensor] | None, dead: A
 class Beside(TorchDispatchMode):
     """Runs the cut copy beside the record and stops at the first result of another shape."""
 
-    def __init__(self, steps: Sequence[Step], dead: Atoms, tolerant: bool) -> None:
+    def __init__(self, steps: Sequence[Step], dead: Flags, tolerant: bool) -> None:
         """Take the record of the original run and the atoms that are gone.
 
         A tolerant run looks a little ahead where other operations run than before.
@@ -97,8 +107,9 @@ class Beside(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        name = _kind_of(func._schema.name.partition("::")[2])
-        if name not in LAYOUT and self._aligned(name):
+        space, _, plain = func._schema.name.partition("::")
+        name = _kind_of(plain)
+        if space != "prim" and name not in LAYOUT and self._aligned(name):
             self._compare(name, tensors_in(out))
             self.at += 1
         return out
@@ -131,20 +142,20 @@ def _kind_of(name: str) -> str:
     return PRODUCT if name in PRODUCTS else name.removesuffix("_with_sizes")
 
 
-def first_failure(cut: nn.Module, trace: Trace, dead: Atoms, example_inputs: Any) -> Failure | None:
+def first_failure(cut: nn.Module, trace: Trace, dead: Flags) -> Failure | None:
     """Run the cut copy; where it first departs from the record, or None."""
-    failure = _run_beside(cut, Beside(trace.steps, dead, tolerant=False), example_inputs)
+    failure = _run_beside(cut, Beside(trace.steps, dead, tolerant=False), trace.inputs)
     if failure is not None and isinstance(failure.error, _OtherOperationError):
-        tolerant = _run_beside(cut, Beside(trace.steps, dead, tolerant=True), example_inputs)
+        tolerant = _run_beside(cut, Beside(trace.steps, dead, tolerant=True), trace.inputs)
         failure = None if tolerant is None else Failure(failure.step, tolerant.error, failure.frames)
     return failure
 
 
-def _run_beside(cut: nn.Module, mode: Beside, example_inputs: Any) -> Failure | None:
-    with evaluating(cut):
+def _run_beside(cut: nn.Module, mode: Beside, inputs: tuple[Any, ...]) -> Failure | None:
+    with evaluating(cut), attributes_kept(cut):
         try:
             with mode:
-                cut(*as_inputs(example_inputs))
+                cut(*inputs)
         except FAILURES as error:
             return Failure(mode.position(), error, list(_frames(error.__traceback__)))
     return None
@@ -156,14 +167,14 @@ def _frames(traceback: TracebackType | None) -> Iterator[FrameType]:
         traceback = traceback.tb_next
 
 
-def follow_sizes(cut: nn.Module, original: nn.Module, trace: Trace, dead: Atoms, example_inputs: Any) -> None:
+def follow_sizes(cut: nn.Module, original: nn.Module, trace: Trace, gone: Removal) -> None:
     """Set the attributes of the cut copy that hold old sizes; raises FixedSizeError where none does."""
-    failure = first_failure(cut, trace, dead, example_inputs)
+    failure = first_failure(cut, trace, gone.dead)
     if failure is None:
         return
-    search = Search(cut, original, trace, dead)
+    search = Search(cut, original, trace, gone)
     while failure is not None:
-        failure = _tried(search, list(search.changes(failure)), failure, example_inputs)
+        failure = _tried(search, list(search.changes(failure)), failure)
 
 
 @dataclass
@@ -173,7 +184,7 @@ class Sizes:
     numbers: dict[int, set[int]] = field(default_factory=dict)
     ranges: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
 
-    def note(self, step: Step, dead: Atoms) -> None:
+    def note(self, step: Step, dead: Flags) -> None:
         """Add the sizes that an operation of the record changes."""
         shapes = [expected_shape(shape, parts, dead) for shape, parts in zip(step.shapes, step.parts, strict=True)]
         for shape, wanted in zip(step.shapes, shapes, strict=True):
@@ -206,9 +217,10 @@ class Sizes:
 class Search:
     """Looks for the attributes of a cut copy that still hold old sizes."""
 
-    def __init__(self, cut: nn.Module, original: nn.Module, trace: Trace, dead: Atoms) -> None:
-        """Take the copy, the network that it was cut from, the record of its run and the atoms that are gone."""
-        self.root, self.trace, self.dead = cut, trace, dead
+    def __init__(self, cut: nn.Module, original: nn.Module, trace: Trace, gone: Removal) -> None:
+        """Take the copy, the network that it was cut from, the record of its run and what is gone."""
+        self.root, self.trace, self.gone = cut, trace, gone
+        self.dead = gone.dead
         self._modules = dict(cut.named_modules())
         self._names = {id(module): name for name, module in self._modules.items()}
         self._before = dict(original.named_modules())
@@ -269,21 +281,21 @@ def _names_read(code: CodeType) -> Iterator[str]:
             yield from _names_read(inner)
 
 
-def _tried(search: Search, changes: list[Change], failure: Failure, example_inputs: Any) -> Failure | None:
+def _tried(search: Search, changes: list[Change], failure: Failure) -> Failure | None:
     """Make the first change, or pair of changes, that takes the copy further; return where it fails then."""
     pairs = [list(pair) for pair in combinations(changes[:MOST_PAIRS], 2)]
     for attempt in [[change] for change in changes] + pairs:
         old = [(module, name, getattr(module, name)) for module, name, _ in attempt]
         _make(attempt)
-        now = first_failure(search.root, search.trace, search.dead, example_inputs)
+        now = first_failure(search.root, search.trace, search.dead)
         if now is None:
             return None
         if now.step > failure.step:
             others = [other for change in attempt for other in search.likewise(change)]
             _make(others)
-            return first_failure(search.root, search.trace, search.dead, example_inputs) if others else now
+            return first_failure(search.root, search.trace, search.dead) if others else now
         _make(old)
-    raise refusal(search.trace, search.dead, failure) from failure.error
+    raise refusal(search.trace, search.gone, failure) from failure.error
 
 
 def _make(changes: list[Change]) -> None:
@@ -291,26 +303,28 @@ def _make(changes: list[Change]) -> None:
         setattr(module, name, value)
 
 
-def refusal(trace: Trace, dead: Atoms, failure: Failure) -> FixedSizeError:
-    """Say which number stands in the way, and where."""
+def refusal(trace: Trace, gone: Removal, failure: Failure) -> FixedSizeError:
+    """Say which number stands in the way, where, and which groups it belongs to."""
     near = Sizes()
     for other in trace.steps[max(0, failure.step - REACH) : failure.step + REACH]:
-        near.note(other, dead)
+        near.note(other, gone.dead)
     sizes = ", ".join(f"{old} to {' or '.join(map(str, sorted(new)))}" for old, new in sorted(near.numbers.items()))
     step = trace.steps[min(failure.step, len(trace.steps) - 1)]
     quoted = '"export"'
     return FixedSizeError(
         f"The plan changes a size that the network's own code fixes at {raised_at(failure.error)} "
         f"(near {step.name} in module {step.module or 'the network itself'!r}; sizes that change there: "
-        f"{sizes or 'none'}; the copy said: {failure.error}). Leave the groups that are used there whole, read the "
-        "sizes from the tensors in the network's code, or cut the exported graph: "
-        f"apply(plan, model, example_inputs, via={quoted})."
+        f"{sizes or 'none'}; the copy said: {failure.error}). Nothing was cut. Leave the groups that are used there "
+        f"whole ({_used_before(trace, gone, failure.step)}), read the sizes from the tensors in the network's code, "
+        f"or cut the exported graph: apply(plan, model, example_inputs, via={quoted})."
     )
 
 
-def dead_atoms(of: Atoms, classes: Sequence[int], count: int) -> Atoms:
-    """Which atoms are gone when these classes are removed; boolean, one for each atom."""
-    gone = np.zeros(count, bool)
-    gone[list(classes)] = True
-    dead: Atoms = gone[of]
-    return dead
+def _used_before(trace: Trace, gone: Removal, position: int) -> str:
+    """The groups that lose units of the last result before a step that loses any."""
+    for step in reversed(trace.steps[:position]):
+        atoms = [part.reshape(-1).numpy() for parts in step.parts for part in parts or ()]
+        owners = np.unique(np.concatenate([gone.owner[some] for some in atoms])) if atoms else np.zeros(0, np.int64)
+        if owners.size and owners[-1] >= 0:
+            return ", ".join(repr(gone.groups[owner]) for owner in owners[owners >= 0])
+    return "none is known"

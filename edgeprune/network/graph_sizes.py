@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from edgeprune.errors import ExportError
 from edgeprune.network.coupling.call import tensors_in
-from edgeprune.network.coupling.ledger import Atoms
+from edgeprune.network.coupling.ledger import Flags
 from edgeprune.network.coupling.ride import FAILURES, Ride, Trace, as_inputs, evaluating, trace_network
 from edgeprune.network.exported import network_from_exported_program
 from edgeprune.network.following import alive, expected_shape
@@ -98,7 +98,7 @@ def _any_batch(model: nn.Module, inputs: tuple[Any, ...]) -> torch.export.Export
     return program
 
 
-def patch_graph(cut: fx.GraphModule, records: dict[str, NodeRecord], trace: Trace, dead: Atoms) -> None:
+def patch_graph(cut: fx.GraphModule, records: dict[str, NodeRecord], trace: Trace, dead: Flags) -> None:
     """Give every operation of a cut graph the sizes that are left, in place."""
     for node in cut.graph.nodes:
         record = records.get(node.name)

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from edgeprune.network.coupling.costs import layers_of, savings
-from edgeprune.network.coupling.ledger import Atoms
+from edgeprune.network.coupling.ledger import Atoms, Flags
 from edgeprune.network.coupling.ride import Trace, trace_network
 from edgeprune.network.coupling.solve import Bundle, Owned, Solution, solve
 from edgeprune.network.groups import EqualCounts, Group, Quarantine, Slice, Structure
 
-Flags = npt.NDArray[np.bool_]
 Index = tuple[tuple[int, ...], ...]
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from torch import fx, nn
 
 from edgeprune.errors import ExportError, ModelError, UnknownNameError
 from edgeprune.network.attention import convert_attention
 from edgeprune.network.attributes import follow_shapes
-from edgeprune.network.coupling.ride import trace_network
+from edgeprune.network.coupling.ride import Trace, trace_network
 from edgeprune.network.coupling.solve import Solution
 from edgeprune.network.cutting import Positions, named_tensors, positions_of, remove_positions, removed_units
-from edgeprune.network.following import FixedSizeError, dead_atoms, first_failure, follow_sizes, refusal
-from edgeprune.network.graph_sizes import exported_network, patch_graph, trace_graph
+from edgeprune.network.following import FixedSizeError, Removal, first_failure, follow_sizes, refusal
+from edgeprune.network.graph_sizes import NodeRecord, exported_network, patch_graph, trace_graph
 from edgeprune.network.groups import Group, Structure
 from edgeprune.network.plan import Plan, PruneChannels
-from edgeprune.network.structure import structure_and_solution, structure_of
+from edgeprune.network.selection import allowed_counts, select_units
+from edgeprune.network.structure import structure_and_solution
 
 Via = Literal["modules", "export", "auto"]
 
@@ -35,39 +38,65 @@ def apply(plan: Plan, model: nn.Module, example_inputs: Any, via: Via = "modules
     """
     if via not in ("modules", "export", "auto"):
         raise UnknownNameError("way to cut (via)", via, ("modules", "export", "auto"))
+    if isinstance(model, fx.GraphModule) and via != "export":
+        trace, records = trace_graph(model, example_inputs)
+        return _cut_graph(plan, model, look(trace), records)
+    seen = look(trace_network(model, example_inputs))
+    removed = removed_units(plan, seen.structure.groups)
     if via == "export":
-        return _apply_to_graph(plan, model, example_inputs)
+        return _apply_to_graph(plan, model, example_inputs, seen.structure.groups)
     try:
-        return _apply_to_modules(plan, model, example_inputs)
+        return _cut_modules(removed, model, seen)
     except FixedSizeError:
         if via == "modules":
             raise
-        return _apply_to_graph(plan, model, example_inputs)
+        return _apply_to_graph(plan, model, example_inputs, seen.structure.groups)
 
 
-def _apply_to_modules(plan: Plan, model: nn.Module, example_inputs: Any) -> nn.Module:
+def fixed_size(model: nn.Module, example_inputs: Any) -> str:
+    """What refuses a plan that cuts every group in the network's own classes, "" where nothing does."""
     if isinstance(model, fx.GraphModule):
-        return _cut_graph(plan, model, example_inputs)
-    trace = trace_network(model, example_inputs)
-    structure, solution = structure_and_solution(trace)
-    removed = removed_units(plan, structure.groups)
-    cut = cut_copy(model, positions_of(structure.groups, removed, None), structure)
-    dead = dead_atoms(solution.classes.of, removed_classes(solution, structure, removed), solution.classes.count)
-    follow_sizes(cut, model, trace, dead, example_inputs)
+        return ""
+    seen = look(trace_network(model, example_inputs))
+    fewer = {group.name: removed_half(group) for group in seen.structure.groups}
+    try:
+        _cut_modules(fewer, model, seen)
+    except FixedSizeError as error:
+        return str(error)
+    return ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one run told: the record, the public data, and the classes of atoms behind it."""
+
+    trace: Trace
+    structure: Structure
+    solution: Solution
+
+
+def look(trace: Trace) -> Look:
+    """Solve a record once for all that cutting asks of it."""
+    return Look(trace, *structure_and_solution(trace))
+
+
+def _cut_modules(removed: Mapping[str, tuple[int, ...]], model: nn.Module, seen: Look) -> nn.Module:
+    cut = cut_copy(model, positions_of(seen.structure.groups, removed, None), seen.structure)
+    follow_sizes(cut, model, seen.trace, removal(seen, removed))
     return cut
 
 
-def _apply_to_graph(plan: Plan, model: nn.Module, example_inputs: Any) -> nn.Module:
-    """Cut the exported graph; the plan is checked against the groups of the network itself first."""
-    groups = structure_of(trace_network(model, example_inputs)).groups
-    removed_units(plan, groups)
+def _apply_to_graph(plan: Plan, model: nn.Module, example_inputs: Any, groups: Sequence[Group]) -> nn.Module:
+    """Cut the exported graph by the names that the groups of the network have there."""
     graph = exported_network(model, example_inputs)
-    names = _counterparts(groups, structure_of(trace_graph(graph, example_inputs)[0]).groups)
+    trace, records = trace_graph(graph, example_inputs)
+    seen = look(trace)
+    names = _counterparts(groups, seen.structure.groups)
     missing = [edit.group for edit in plan.edits if edit.group not in names]
     if missing:
         raise ExportError(f"Group {missing[0]!r} is not the same in the exported graph; leave it whole.")
     edits = tuple(PruneChannels(names[edit.group], edit.keep) for edit in plan.edits)
-    return _cut_graph(Plan(edits), graph, example_inputs)
+    return _cut_graph(Plan(edits), graph, seen, records)
 
 
 def _counterparts(groups: Sequence[Group], others: Sequence[Group]) -> dict[str, str]:
@@ -86,25 +115,33 @@ def _owned(group: Group) -> list[tuple[int, str, tuple[tuple[int, ...], ...]]]:
     return sorted((piece.dim, piece.role, piece.index) for piece in group.slices)
 
 
-def _cut_graph(plan: Plan, graph: fx.GraphModule, example_inputs: Any) -> nn.Module:
-    trace, records = trace_graph(graph, example_inputs)
-    structure, solution = structure_and_solution(trace)
-    removed = removed_units(plan, structure.groups)
-    cut = cut_copy(graph, positions_of(structure.groups, removed, None), structure)
-    dead = dead_atoms(solution.classes.of, removed_classes(solution, structure, removed), solution.classes.count)
+def _cut_graph(plan: Plan, graph: fx.GraphModule, seen: Look, records: dict[str, NodeRecord]) -> nn.Module:
+    removed = removed_units(plan, seen.structure.groups)
+    cut = cut_copy(graph, positions_of(seen.structure.groups, removed, None), seen.structure)
+    gone = removal(seen, removed)
     if isinstance(cut, fx.GraphModule):
-        patch_graph(cut, records, trace, dead)
-    failure = first_failure(cut, trace, dead, example_inputs)
+        patch_graph(cut, records, seen.trace, gone.dead)
+    failure = first_failure(cut, seen.trace, gone.dead)
     if failure is not None:
-        raise refusal(trace, dead, failure) from failure.error
+        raise refusal(seen.trace, gone, failure) from failure.error
     return cut
 
 
-def removed_classes(solution: Solution, structure: Structure, removed: Mapping[str, Sequence[int]]) -> list[int]:
-    """The classes of atoms behind the removed units."""
-    bundles = [bundle for bundle in solution.bundles if len(bundle.classes) > 1]
-    named = {group.name: bundle.classes for group, bundle in zip(structure.groups, bundles, strict=True)}
-    return [int(named[name][unit]) for name, units in removed.items() for unit in units]
+def removed_half(group: Group) -> tuple[int, ...]:
+    """About half of the units, as the constraints of the group allow."""
+    kept = min(allowed_counts(group), key=lambda count: abs(2 * count - group.size))
+    stay = set(select_units(group, (0.0,) * group.size, kept))
+    return tuple(unit for unit in range(group.size) if unit not in stay)
+
+
+def removal(seen: Look, removed: Mapping[str, Sequence[int]]) -> Removal:
+    """The atoms that go, and the group that each belongs to."""
+    bundles = [bundle for bundle in seen.solution.bundles if len(bundle.classes) > 1]
+    owner = np.full(seen.solution.classes.count, -1, np.int64)
+    for position, (group, bundle) in enumerate(zip(seen.structure.groups, bundles, strict=True)):
+        owner[bundle.classes[list(removed.get(group.name, ()))]] = position
+    owner_of_atom = owner[seen.solution.classes.of]
+    return Removal(owner_of_atom >= 0, owner_of_atom, tuple(group.name for group in seen.structure.groups))
 
 
 def cut_copy(model: nn.Module, positions: Positions, structure: Structure) -> nn.Module:

@@ -56,6 +56,17 @@ def test_a_tensor_of_another_shape_is_named(pictures):
         check_masked_equivalence(network, cut, PLAN, pictures)
 
 
+def test_a_layer_that_never_runs_may_be_missing_but_none_that_runs(pictures):
+    network = lively(RandomNetwork([("conv", 12, "batch", 0)], "pool"))  # its `second` layer never runs
+    plan = Plan((PruneChannels("blocks.0.conv", keep=(0, 2, 3)),))
+    cut = apply(plan, network, pictures, via="export")
+    assert not any(name.startswith("second") for name, _ in cut.named_parameters())
+    assert check_masked_equivalence(network, cut, plan, pictures).exact
+    del cut.linear.bias
+    with pytest.raises(VerificationError, match=r"linear.bias is None instead of \(5,\)"):
+        check_masked_equivalence(network, cut, plan, pictures)
+
+
 def test_numbers_that_are_not_finite_are_noticed(pictures):
     network = RandomNetwork([("conv", 8, "wide-group", 0)], "pool").eval()
     group = next(group for group in channel_groups(network, pictures) if not group.exact)

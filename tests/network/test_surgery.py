@@ -12,7 +12,7 @@ from edgeprune.network.equivalence import check_masked_equivalence
 from edgeprune.network.following import FixedSizeError
 from edgeprune.network.plan import Plan, PruneChannels
 from edgeprune.network.structure import channel_groups
-from edgeprune.network.surgery import apply
+from edgeprune.network.surgery import apply, fixed_size
 from tests.network.random_networks import RandomNetwork
 from tests.network.test_random_networks import lively
 from tests.small_networks import Depthwise, Plain, Residual
@@ -102,6 +102,17 @@ def test_a_size_in_the_code_is_refused_with_its_line_and_a_way_out():
     with pytest.raises(FixedSizeError, match=r"test_surgery.py:\d+.*via=\"export\"") as refusal:
         apply(half(network, PICTURES), network, PICTURES)
     assert "24 to 12" in str(refusal.value)
+
+
+def test_a_size_in_the_code_names_the_groups_that_it_belongs_to_and_touches_nothing():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1), Literal())
+    before = hashed(network)
+    with pytest.raises(FixedSizeError, match=r"Nothing was cut.*whole \('2.conv'\)"):
+        apply(half(network, PICTURES), network, PICTURES)
+    assert hashed(network) == before
+    assert "24 to 12" in fixed_size(network, PICTURES)
+    assert hashed(network) == before
+    assert not fixed_size(Plain(), PICTURES)
 
 
 @pytest.mark.parametrize("via", ["export", "auto"])

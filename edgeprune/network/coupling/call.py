@@ -156,6 +156,7 @@ class Call:
         """Record multiply-accumulates; `vectors` are the (inner, outer, shared) axes they are proportional to."""
         inner, outer, shared = (tuple(flat(vector) for vector in axis) for axis in vectors)
         layer = (weight.rpartition(".")[0] or weight) if weight else self.module
+        self.ledger.macs += macs
         self.ledger.work.append(Work(layer, kind, macs, inner, outer, shared, weight))
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 Atoms = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Ledger:
     heads: list[Atoms] = field(default_factory=list)
     statistics: list[tuple[Atoms, Reason]] = field(default_factory=list)
     work: list[Work] = field(default_factory=list)
+    macs: int = 0
     # Where ranges of atoms start and end, alternating: of tables, and of copies that follow any number.
     tables: list[int] = field(default_factory=list)
     copies: list[int] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import traceback
@@ -22,6 +23,13 @@ from edgeprune.network.coupling import rules_contract, rules_index, rules_move, 
 from edgeprune.network.coupling.call import Call, tensors_in
 from edgeprune.network.coupling.ledger import Ledger, Reason, flat
 from edgeprune.network.coupling.rules import RULES
+from edgeprune.network.coupling.stand_ins import (
+    MOST_MACS,
+    HeavyRunError,
+    attributes_kept,
+    refuse_lost_numbers,
+    stand_ins,
+)
 from edgeprune.network.coupling.tags import CONSTANT, FIXED, Tag
 
 RULE_FILES = (rules_contract, rules_index, rules_move, rules_pointwise, rules_reduce)
@@ -44,9 +52,13 @@ class Step:
 
 @dataclass
 class Trace:
-    """All that one run taught: the ledger, the atoms of each parameter axis, and every operation in order."""
+    """All that one run taught: the ledger, the atoms of each parameter axis, and every operation in order.
+
+    `inputs` are what the network ran on: the example inputs, or stand-ins for them.
+    """
 
     ledger: Ledger
+    inputs: tuple[Any, ...] = ()
     axes: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     parameters: frozenset[str] = frozenset()
@@ -56,10 +68,11 @@ class Trace:
 class Ride(TorchDispatchMode):
     """Beside each tensor keeps its labels; parameters and buffers get fresh atoms when first touched."""
 
-    def __init__(self, model: nn.Module, modules: list[str]) -> None:
+    def __init__(self, model: nn.Module, modules: list[str], inputs: tuple[Any, ...], most_macs: float) -> None:
         """Know the names of the model's tensors; `modules` is the stack of running modules."""
         super().__init__()  # type: ignore[no-untyped-call]  # of PyTorch
-        self.trace = Trace(Ledger(), parameters=frozenset(name for name, _ in model.named_parameters()))
+        self.trace = Trace(Ledger(), inputs, parameters=frozenset(name for name, _ in model.named_parameters()))
+        self._most_macs = most_macs
         self._modules = modules
         named = [*model.named_parameters(), *model.named_buffers()]
         self._names = {id(tensor): name for name, tensor in reversed(named)}
@@ -74,7 +87,11 @@ class Ride(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        name = func._schema.name.partition("::")[2]
+        space, _, name = func._schema.name.partition("::")
+        if space == "prim":  # questions that only stand-ins pass on, such as for their device
+            return out
+        if name.endswith("_"):
+            refuse_lost_numbers(args[0], out)
         module = self._modules[-1] if self._modules else ""
         call = Call(name, func, args, kwargs, out, self.trace.ledger, module, self.tag_of, self.set_tag, locate)
         rule = RULES.find("lstm" if module in self._recurrent else name, func)
@@ -83,6 +100,8 @@ class Ride(TorchDispatchMode):
             call.give_up(f"the operation {func} is not known")
         else:
             rule(call)
+        if self.trace.ledger.macs > self._most_macs:
+            raise HeavyRunError
         results = tensors_in(out)
         shapes = tuple(tuple(tensor.shape) for tensor in results)
         tags = [self.tag_of(tensor) if id(tensor) in self._given else CONSTANT for tensor in results]
@@ -199,18 +218,36 @@ def raised_at(error: BaseException) -> str:
     return f"{chosen.filename}:{chosen.lineno}"
 
 
-def _plainly(model: nn.Module, example_inputs: Any, _: Ride) -> Any:
-    return forward(model, example_inputs)
+Run = Callable[[nn.Module, tuple[Any, ...], Ride], Any]
 
 
-def trace_network(
-    model: nn.Module, example_inputs: Any, run: Callable[[nn.Module, Any, Ride], Any] = _plainly
-) -> Trace:
-    """Run the network once on the example inputs, labels riding along; the network is left as it was."""
-    with evaluating(model), running_modules(model) as stack:
-        ride = Ride(model, stack)
+def _plainly(model: nn.Module, inputs: tuple[Any, ...], _: Ride) -> Any:
+    return forward(model, inputs)
+
+
+def trace_network(model: nn.Module, example_inputs: Any, run: Run = _plainly) -> Trace:
+    """Run the network once, labels riding along; the network is left as it was.
+
+    A network that computes much runs on stand-ins for its inputs, unless it looks at numbers.
+    """
+    inputs = as_inputs(example_inputs)
+    with evaluating(model):
+        try:
+            return _ridden(model, inputs, run, MOST_MACS)
+        except HeavyRunError:
+            pass
+        try:
+            with attributes_kept(model):
+                return _ridden(model, stand_ins(inputs), run)
+        except (ModelError, *FAILURES):
+            return _ridden(model, inputs, run)
+
+
+def _ridden(model: nn.Module, inputs: tuple[Any, ...], run: Run, most_macs: float = math.inf) -> Trace:
+    with running_modules(model) as stack:
+        ride = Ride(model, stack, inputs, most_macs)
         with ride:
-            out = run(model, example_inputs, ride)
+            out = run(model, inputs, ride)
         for tensor in outputs_in(out):
             for part in ride.tag_of(tensor).parts:
                 ride.trace.ledger.pins.append((flat(part), OUTPUT))

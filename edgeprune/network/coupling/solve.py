@@ -6,15 +6,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeprune.network.coupling.classes import Classes, classes_of
 from edgeprune.network.coupling.constraints import Rule, equal_counts, merged
-from edgeprune.network.coupling.ledger import Atoms
+from edgeprune.network.coupling.ledger import Atoms, Flags
 from edgeprune.network.coupling.ride import Trace
 from edgeprune.network.groups import Role
 
-Flags = npt.NDArray[np.bool_]
 Axis = tuple[str, int]  # a parameter or buffer, and a dimension of it
 
 
