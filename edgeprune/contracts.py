@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from edgeprune.network.groups import Allocation, Scores, Structure
+from edgeprune.network.moments import Moment
 from edgeprune.network.plan import Plan, PruneChannels
 from edgeprune.network.selection import select_units
 
@@ -123,22 +124,35 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class Limits:
-    """Upper limits in base units; None where the budget says nothing."""
+    """Upper limits in base units; None where the budget says nothing.
+
+    `others` are the limits on the further targets of the run, in their order.
+    """
 
     latency_ms: float | None = None
     size_bytes: float | None = None
     macs: float | None = None
+    memory_bytes: float | None = None
+    others: tuple[Limits, ...] = ()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a network turned out to cost; latency as measured on the target, with its interval."""
+    """What a network turned out to cost; latency as measured on the target, with its interval.
+
+    `memory_bytes` is how much more memory the process on the target takes at its peak than with a network that does
+    nothing; None where no limit asks for it. `activation_bytes` is computed: what the tensors of one inference need
+    at once. `others` is what the network costs on the further targets of the run, in their order.
+    """
 
     latency_ms: float
     latency_interval_ms: tuple[float, float]
     size_bytes: int
     macs: int
     parameters: int
+    memory_bytes: int | None = None
+    activation_bytes: int = 0
+    others: tuple[Outcome, ...] = ()
 
 
 # A search should end at most this far up a limit: what is above is for the noise of the final measurement.
@@ -146,18 +160,24 @@ SAFE_UTILISATION = 0.975
 
 
 def utilisation(outcome: Outcome, limits: Limits) -> float:
-    """Return the largest used part of any limit; at most 1 is feasible, 0 where there is no limit."""
+    """Return the largest used part of any limit on any target; at most 1 is feasible, 0 where there is no limit."""
     pairs = (
         (outcome.latency_ms, limits.latency_ms),
         (outcome.size_bytes, limits.size_bytes),
         (outcome.macs, limits.macs),
+        (outcome.memory_bytes, limits.memory_bytes),
     )
-    return max((value / limit for value, limit in pairs if limit is not None), default=0.0)
+    own = (value / limit for value, limit in pairs if limit is not None and value is not None)
+    others = (utilisation(*pair) for pair in zip(outcome.others, limits.others, strict=True))
+    return max((*own, *others), default=0.0)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a controller has to solve: units with scores, limits, and the original's cost."""
+    """What a controller has to solve: units with scores, limits, and the original's cost.
+
+    `moments` say what activations an allocation needs at once, for a controller that predicts memory.
+    """
 
     structure: Structure
     scores: Scores
@@ -166,6 +186,7 @@ class Problem:
     channel_multiple: int = 1
     scores_are_losses: bool = False
     max_rounds: int = 12
+    moments: tuple[Moment, ...] = ()
 
 
 class Controller(ABC):

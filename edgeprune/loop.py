@@ -65,7 +65,7 @@ def try_out(bench: Workbench, method: Method, problem: Problem, allocation: Allo
     network, proof = bench.cut(plan)
     built = bench.build(network, "candidate")
     measurement, drift = bench.measure_candidate(built.artifact, problem.original.latency_ms)
-    outcome = built.outcome(measurement, drift)
+    outcome = bench.outcome(built, measurement, drift)
     trial = Trial(
         stage="search",
         index=index,

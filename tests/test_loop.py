@@ -23,6 +23,8 @@ from tests.jobs import JobFiles, network, write_job_files
 
 pytestmark = pytest.mark.slow
 
+_BOARD = "emulated-raspberry-pi-5-onnxruntime"
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> JobFiles:
@@ -269,6 +271,20 @@ def test_a_latency_budget_is_met_as_measured(tmp_path: Path) -> None:
     assert result.final.latency_p50_ms < 0.75 * result.original.latency_p50_ms
     assert result.kind == "real"
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_memory_budget_is_met_as_measured(files: JobFiles, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run(files.arguments(out, "--memory", "70%", "--target", _BOARD, "--epochs", "0"))
+    assert done.returncode == 0, done.stderr
+    result = read_result(out / "result.json")
+    original, final = result.original.memory_bytes, result.final.memory_bytes
+    assert original is not None
+    assert final is not None
+    assert result.budget.memory_bytes == pytest.approx(0.7 * original)
+    assert 0.4 * original < final <= 0.7 * original
+    assert result.original.activation_bytes == 8 * 8 * (16 + 18 + 16) * 4
+    assert "Memory at the peak" in (out / "report.md").read_text()
 
 
 def _wide_network() -> torch.nn.Module:

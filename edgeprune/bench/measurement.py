@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any, Literal
 
 
@@ -49,6 +50,11 @@ class Measurement:
     latency_p99_ms: float | None
     latency_min_ms: float
     warnings: tuple[str, ...] = ()
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most memory that a process took, engine and all: the median of the processes; 0 where none said."""
+        return int(median(run.peak_memory_bytes for run in self.runs))
 
 
 def measurement_to_dict(measurement: Measurement) -> dict[str, Any]:

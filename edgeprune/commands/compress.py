@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,7 @@ from edgeprune.commands.flags import (
     Macs,
     MaxDrop,
     Mean,
+    Memory,
     MethodName,
     ModelFile,
     Out,
@@ -59,6 +61,7 @@ def command(
     latency: Latency = None,
     size: Size = None,
     macs: Macs = None,
+    memory: Memory = None,
     max_drop: MaxDrop = None,
     method: MethodName = "taylor",
     controller: ControllerName = "bisect",
@@ -76,7 +79,7 @@ def command(
     """Cut, train and export a network until it meets the budget as measured on the target."""
     from edgeprune.run.job import Choices
 
-    budget = budget_from_text(latency, size, macs, max_drop)
+    budget = budget_from_text({"latency": latency, "size": size, "macs": macs, "memory": memory, "max-drop": max_drop})
     choices = Choices(method, controller, epochs, seed, shape_epochs=shape_epochs)
     source = Source(model, arch, trust_pickle, data, Pictures(mean, std, input_size, seed))
     place = Place(out, resume, follow(as_json))
@@ -105,17 +108,21 @@ def compress(source: Source, target: str, budget: Budget, choices: Choices, plac
     return run_job(job, place.progress, place.resume)
 
 
-def budget_from_text(latency: str | None, size: str | None, macs: str | None, max_drop: str | None) -> Budget:
-    """Read the limits of the command line; raises UsageError when there is none to search for."""
-    from edgeprune.verdict.budget import Budget, parse_drop, parse_latency, parse_macs, parse_size
+def budget_from_text(asked: Mapping[str, str | None]) -> Budget:
+    """Read the limits of the command line, by flag; raises UsageError when there is none to search for."""
+    from edgeprune.verdict.budget import Budget, parse_drop, parse_latency, parse_macs, parse_memory, parse_size
 
-    if not any((latency, size, macs)):
-        raise UsageError("Say what to reach: --latency 8ms (or 60% of the original), --size 4MB or --macs 50%.")
+    given = {flag: text for flag, text in asked.items() if text}
+    if not given.keys() - {"max-drop"}:
+        raise UsageError(
+            "Say what to reach: --latency 8ms (or 60% of the original), --size 4MB, --macs 50% or --memory 32MB."
+        )
     return Budget(
-        latency_ms=parse_latency(latency) if latency else None,
-        size_bytes=parse_size(size) if size else None,
-        macs=parse_macs(macs) if macs else None,
-        accuracy_drop=parse_drop(max_drop) if max_drop else None,
+        latency_ms=parse_latency(given["latency"]) if "latency" in given else None,
+        size_bytes=parse_size(given["size"]) if "size" in given else None,
+        macs=parse_macs(given["macs"]) if "macs" in given else None,
+        memory_bytes=parse_memory(given["memory"]) if "memory" in given else None,
+        accuracy_drop=parse_drop(given["max-drop"]) if "max-drop" in given else None,
     )
 
 

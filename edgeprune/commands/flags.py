@@ -37,6 +37,13 @@ TargetName = Annotated[
 Latency = Annotated[str | None, typer.Option(envvar="EDGEPRUNE_LATENCY", help="8ms, 500us, or 60% of the original.")]
 Size = Annotated[str | None, typer.Option(envvar="EDGEPRUNE_SIZE", help="4MB, 700KB, or 50% of the original.")]
 Macs = Annotated[str | None, typer.Option(envvar="EDGEPRUNE_MACS", help="60M, 1.2G, or 50% of the original.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        envvar="EDGEPRUNE_MEMORY",
+        help="What the network adds to the process at its peak, engine not counted: 32MB, or 50% of the original.",
+    ),
+]
 MaxDrop = Annotated[
     str | None, typer.Option(envvar="EDGEPRUNE_MAX_DROP", help="Largest accuracy loss: 1% (relative) or 0.5pt.")
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.bench.measure import run_on_target
 from edgeprune.contracts import BuildRequest, Outcome, Runtime
 from edgeprune.errors import BuildError
+from edgeprune.network.activations import activation_bytes
 from edgeprune.network.counting import count_macs, count_parameters
 from edgeprune.network.export import Exported, export_network
 from edgeprune.network.parity import check_parity
@@ -47,10 +48,11 @@ class Built:
     size_bytes: int
     macs: int
     parameters: int
+    activation_bytes: int
     proofs: tuple[Proof, ...]
     warnings: tuple[str, ...]
 
-    def outcome(self, measurement: Measurement, drift: float = 1.0) -> Outcome:
+    def outcome(self, measurement: Measurement, drift: float = 1.0, memory_bytes: int | None = None) -> Outcome:
         """Return what the network costs; `drift` divides out how much slower the board was than at the start."""
         low, high = measurement.latency_interval_ms
         return Outcome(
@@ -59,6 +61,8 @@ class Built:
             size_bytes=self.size_bytes,
             macs=self.macs,
             parameters=self.parameters,
+            memory_bytes=memory_bytes,
+            activation_bytes=self.activation_bytes,
         )
 
 
@@ -76,6 +80,7 @@ def build_verified(network: nn.Module, order: BuildOrder, folder: Path, progress
         size_bytes=artifact.stat().st_size,
         macs=count_macs(network, order.example_inputs),
         parameters=count_parameters(network),
+        activation_bytes=activation_bytes(network, order.example_inputs),
         proofs=(_compare(network, artifact, order),),
         warnings=exported.warnings,
     )

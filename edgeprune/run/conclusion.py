@@ -111,6 +111,7 @@ def _asked(bench: Workbench, ends: Ends, floor: float | None) -> AskedBudget:
         latency_ms=limits.latency_ms,
         size_bytes=limits.size_bytes,
         macs=limits.macs,
+        memory_bytes=limits.memory_bytes,
         accuracy_drop=None if floor is None or accuracy is None else accuracy - floor,
     )
 

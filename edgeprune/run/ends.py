@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.bench.measure import THOROUGH
 from edgeprune.bench.measurement import Measurement, measurement_from_dict, measurement_to_dict
-from edgeprune.contracts import Limits, utilisation
+from edgeprune.contracts import Limits, Outcome, utilisation
 from edgeprune.verdict.result import Costs, decide
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Ends:
     final: Measurement
     original_costs: Costs
     final_costs: Costs
+    final_outcome: Outcome
     limits: Limits
 
     @property
@@ -62,29 +63,34 @@ def _ends(bench: Workbench, built: Built, tuned: Tuned, pair: tuple[Measurement,
     stages = tuned.stages
     reached = (stages.recovered, stages.recalibrated, stages.cut, stages.original)
     accuracy = next((value for value in reached if value is not None), None)
+    original_outcome = bench.outcome(bench.built_original, original)
+    final_outcome = bench.outcome(built, final)
     return Ends(
         original=original,
         final=final,
-        original_costs=_costs(original, bench.built_original, stages.original),
-        final_costs=_costs(final, built, accuracy),
-        limits=bench.job.budget.limits(bench.built_original.outcome(original)),
+        original_costs=_costs(original, original_outcome, stages.original),
+        final_costs=_costs(final, final_outcome, accuracy),
+        final_outcome=final_outcome,
+        limits=bench.job.budget.limits(original_outcome),
     )
 
 
-def _costs(measurement: Measurement, built: Built, accuracy: float | None) -> Costs:
+def _costs(measurement: Measurement, outcome: Outcome, accuracy: float | None) -> Costs:
     return Costs(
         latency_p50_ms=measurement.latency_p50_ms,
         latency_interval_ms=measurement.latency_interval_ms,
         latency_p90_ms=measurement.latency_p90_ms,
-        size_bytes=built.size_bytes,
-        macs=built.macs,
-        parameters=built.parameters,
+        size_bytes=outcome.size_bytes,
+        macs=outcome.macs,
+        parameters=outcome.parameters,
         accuracy=accuracy,
+        memory_bytes=outcome.memory_bytes,
+        activation_bytes=outcome.activation_bytes,
     )
 
 
 def _final_trial(built: Built, ends: Ends, chosen: Trial) -> Mapping[str, Any]:
-    outcome = built.outcome(ends.final)
+    outcome = ends.final_outcome
     trial = replace(
         chosen,
         stage="final",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgeprune.bench.measurement import measurement_to_dict
 from edgeprune.contracts import Context, Method, Problem, utilisation
 from edgeprune.errors import StepError, UsageError
+from edgeprune.network.activations import activation_moments
 from edgeprune.network.structure import network_structure
 from edgeprune.run.trial import Trial
 
@@ -35,6 +36,7 @@ def state_problem(bench: Workbench, method: Method) -> Problem:
         channel_multiple=job.target.channel_multiple,
         scores_are_losses=method.scores_are_losses,
         max_rounds=job.choices.max_rounds,
+        moments=activation_moments(bench.original, job.example_inputs),
     )
 
 
@@ -45,7 +47,7 @@ def original_trial(bench: Workbench) -> Trial:
         return Trial.from_json(finished[0])
     built = bench.built_original
     measurement = bench.measure_original()
-    outcome = built.outcome(measurement)
+    outcome = bench.outcome(built, measurement)
     trial = Trial(
         stage="original",
         index=0,

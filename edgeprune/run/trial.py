@@ -37,10 +37,7 @@ class Trial:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Trial:
         """Read a trial back."""
-        outcome = dict(data["outcome"])
-        low, high = outcome.pop("latency_interval_ms")
-        proofs = tuple(data["proofs"])
-        return cls(**{**data, "outcome": Outcome(latency_interval_ms=(low, high), **outcome), "proofs": proofs})
+        return cls(**{**data, "outcome": _outcome(data["outcome"]), "proofs": tuple(data["proofs"])})
 
     def line(self, limits: Limits) -> str:
         """Return one line for a person who follows the search."""
@@ -51,6 +48,12 @@ class Trial:
             f"round {self.index}: {outcome.latency_ms:.3g} ms [{low:.3g}, {high:.3g}], "
             f"{outcome.macs / 1e6:.1f} M MACs, {outcome.size_bytes / 1e6:.2f} MB: {used}"
         )
+
+
+def _outcome(data: Mapping[str, Any]) -> Outcome:
+    low, high = data["latency_interval_ms"]
+    others = tuple(_outcome(other) for other in data["others"])
+    return Outcome(**{**data, "latency_interval_ms": (low, high), "others": others})
 
 
 def kept_score(scores: Scores, allocation: Allocation) -> float:

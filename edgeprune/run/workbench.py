@@ -13,14 +13,16 @@ from edgeprune.network.equivalence import check_masked_equivalence
 from edgeprune.network.evaluation import evaluate
 from edgeprune.network.surgery import apply
 from edgeprune.run.building import BuildOrder, Built, build_verified, samples_of
+from edgeprune.run.memory import network_memory_bytes
 from edgeprune.verdict.budget import Share
 from edgeprune.verdict.result import Proof
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from edgeprune.bench.measurement import Measurement
-    from edgeprune.contracts import Runtime
+    from edgeprune.contracts import Outcome, Runtime
     from edgeprune.network.plan import Plan
     from edgeprune.progress import Progress
     from edgeprune.run.job import Job
@@ -56,14 +58,21 @@ class Workbench:
         report = check_masked_equivalence(whole, network, plan, self.job.example_inputs)
         return network, Proof("masked equivalence of the cut", None, report.largest_difference, None, 1, report.exact)
 
-    def build(self, network: nn.Module, name: str, samples: int = _SEARCH_SAMPLES, simplify: bool = False) -> Built:
+    def build(
+        self,
+        network: nn.Module,
+        name: str,
+        samples: int = _SEARCH_SAMPLES,
+        simplify: bool = False,
+        inputs: tuple[torch.Tensor, ...] | None = None,
+    ) -> Built:
         """Build a network for the target and verify it there on real samples, in the working folder `name`."""
-        inputs = self.job.example_inputs
+        inputs = inputs or self.job.example_inputs
         order = BuildOrder(
             target=self.job.target,
             runtime=self._runtime,
             example_inputs=inputs,
-            samples=samples_of(example_inputs(self.job.data, samples), len(inputs[0])),
+            samples=samples_of(example_inputs(self.job.data, samples)[: len(inputs)], len(inputs[0])),
             simplify=simplify,
         )
         return build_verified(network, order, self.folder.work / name, self.progress)
@@ -91,6 +100,10 @@ class Workbench:
                 return measure(artifact, self.job.target, QUICK, self.progress), 1.0
         original, candidate = self.measure_beside_original(artifact, QUICK)
         return candidate, original.latency_p50_ms / original_ms
+
+    def outcome(self, built: Built, measurement: Measurement, drift: float = 1.0) -> Outcome:
+        """Return what a built and measured network costs; `drift` as in `measure_candidate`."""
+        return built.outcome(measurement, drift, network_memory_bytes(self, measurement))
 
     def accuracy(self, stage: str, network: nn.Module) -> float:
         """Return the accuracy (0..1) of the network at a stage, evaluated once in the life of a run."""

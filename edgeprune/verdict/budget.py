@@ -1,4 +1,4 @@
-"""What the user asked for: limits on latency, size, MACs and accuracy, absolute or of the original."""
+"""What the user asked for: limits on latency, size, MACs, memory and accuracy, absolute or of the original."""
 
 from __future__ import annotations
 
@@ -34,17 +34,19 @@ class Points:
 class Budget:
     """Limits in base units; a Share is resolved once the original has been measured.
 
+    `memory_bytes` limits what the network adds to the process on the target at its peak.
     `accuracy_drop` is relative to the original's accuracy (0.01 is one percent of it), or Points.
     """
 
     latency_ms: float | Share | None = None
     size_bytes: float | Share | None = None
     macs: float | Share | None = None
+    memory_bytes: float | Share | None = None
     accuracy_drop: float | Points | None = None
 
     def __post_init__(self) -> None:
         """Refuse limits that nothing can meet or that limit nothing; raises UsageError."""
-        for name in ("latency_ms", "size_bytes", "macs"):
+        for name in ("latency_ms", "size_bytes", "macs", "memory_bytes"):
             _check_limit(name, getattr(self, name))
         drop = self.accuracy_drop.value / 100 if isinstance(self.accuracy_drop, Points) else self.accuracy_drop
         if drop is not None and not 0 <= drop < 1:
@@ -56,6 +58,7 @@ class Budget:
             latency_ms=_resolve(self.latency_ms, original.latency_ms),
             size_bytes=_resolve(self.size_bytes, original.size_bytes),
             macs=_resolve(self.macs, original.macs),
+            memory_bytes=_resolve(self.memory_bytes, original.memory_bytes),
         )
 
     def as_text(self) -> dict[str, str]:
@@ -64,6 +67,7 @@ class Budget:
             "latency": _limit_text(self.latency_ms, "ms"),
             "size": _limit_text(self.size_bytes, "B"),
             "macs": _limit_text(self.macs, ""),
+            "memory": _limit_text(self.memory_bytes, "B"),
             "max-drop": _drop_text(self.accuracy_drop),
         }
         return {flag: text for flag, text in texts.items() if text}
@@ -85,6 +89,11 @@ def parse_latency(text: str) -> float | Share:
 def parse_size(text: str) -> float | Share:
     """Read `4MB`, `700KiB` or `50%` into bytes or a Share; raises UsageError."""
     return _parse(text, _SIZE_BYTES, "size", "4MB, 700KB or 50%")
+
+
+def parse_memory(text: str) -> float | Share:
+    """Read `32MB`, `700KiB` or `50%` into bytes or a Share; raises UsageError."""
+    return _parse(text, _SIZE_BYTES, "memory", "32MB, 700KB or 50%")
 
 
 def parse_macs(text: str) -> float | Share:
@@ -137,8 +146,10 @@ def _check_limit(name: str, limit: float | Share | None) -> None:
         raise UsageError(f"The budget's {name} is {value:.0%} of the original; ask for at most 100%.")
 
 
-def _resolve(limit: float | Share | None, original: float) -> float | None:
-    return limit.part * original if isinstance(limit, Share) else limit
+def _resolve(limit: float | Share | None, original: float | None) -> float | None:
+    if not isinstance(limit, Share):
+        return limit
+    return limit.part * original if original is not None else None
 
 
 def _limit_text(limit: float | Share | None, unit: str) -> str:

@@ -40,11 +40,16 @@ class AskedBudget:
     size_bytes: float | None = None
     macs: float | None = None
     accuracy_drop: float | None = None
+    memory_bytes: float | None = None
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What one network costs on the target; `accuracy` is 0 to 1, None where nothing was evaluated."""
+    """What one network costs on the target; `accuracy` is 0 to 1, None where nothing was evaluated.
+
+    `memory_bytes` is what the network adds to the process on the target at its peak, None where no limit asked for
+    it; `activation_bytes` is computed, not measured: what the tensors of one inference need at once.
+    """
 
     latency_p50_ms: float
     latency_interval_ms: tuple[float, float]
@@ -53,6 +58,8 @@ class Costs:
     macs: int
     parameters: int
     accuracy: float | None
+    memory_bytes: int | None = None
+    activation_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +175,7 @@ def decide(limits: Limits, accuracy_floor: float | None, final: Costs) -> Decisi
         *_latency_violations(limits.latency_ms, final),
         *_count_violations("size", "bytes", limits.size_bytes, final.size_bytes),
         *_count_violations("work", "multiply-accumulates", limits.macs, final.macs),
+        *_count_violations("memory of the network at its peak", "bytes", limits.memory_bytes, final.memory_bytes),
         *_accuracy_violations(accuracy_floor, final.accuracy),
     ]
     doubts = [*_latency_doubts(limits.latency_ms, final), *_accuracy_doubts(accuracy_floor, final.accuracy)]
@@ -258,8 +266,8 @@ def _latency_doubts(limit_ms: float | None, final: Costs) -> list[str]:
     ]
 
 
-def _count_violations(what: str, unit: str, limit: float | None, value: int) -> list[str]:
-    if limit is None or value <= limit:
+def _count_violations(what: str, unit: str, limit: float | None, value: int | None) -> list[str]:
+    if limit is None or value is None or value <= limit:
         return []
     return [f"The {what} is {value:,} {unit}, {value / limit - 1:.1%} above the limit of {limit:,.0f}."]
 

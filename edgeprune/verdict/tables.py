@@ -77,6 +77,7 @@ def cost_rows(result: Result) -> tuple[Row, ...]:
         _count_row("Size", in_bytes, before.size_bytes, after.size_bytes, budget.size_bytes),
         _count_row("MACs", in_count, before.macs, after.macs, budget.macs),
         _count_row("Parameters", in_count, before.parameters, after.parameters, None),
+        *_memory_rows(before, after, budget.memory_bytes),
         _accuracy_row(result),
     )
 
@@ -156,6 +157,16 @@ def _limit(
 
 def _count_row(what: str, write: Callable[[float], str], before: int, after: int, limit: float | None) -> Row:
     return Row(what, write(before), write(after), change(before, after), *_limit(limit, after, write))
+
+
+def _memory_rows(before: Costs, after: Costs, limit: float | None) -> list[Row]:
+    rows = []
+    if before.memory_bytes is not None and after.memory_bytes is not None:
+        rows.append(_count_row("Memory at the peak", in_bytes, before.memory_bytes, after.memory_bytes, limit))
+    if before.activation_bytes is not None and after.activation_bytes is not None:
+        what = "Activations at once, computed"
+        rows.append(_count_row(what, in_bytes, before.activation_bytes, after.activation_bytes, None))
+    return rows
 
 
 def _accuracy_row(result: Result) -> Row:

@@ -22,7 +22,9 @@ _HEAVY = (
 # These files work with the network itself; everything else must start on a machine without torch.
 _NEEDS_TORCH = ("edgeprune/network/", "edgeprune/methods/", "edgeprune/run/")
 _NEEDS_TORCH_FILES = {"edgeprune/api.py", "edgeprune/loop.py", "edgeprune/demo.py"}
-_LIGHT_NETWORK = {f"edgeprune/network/{name}.py" for name in ("__init__", "groups", "plan", "selection", "steps")}
+_LIGHT_NETWORK = {
+    f"edgeprune/network/{name}.py" for name in ("__init__", "groups", "moments", "plan", "selection", "steps")
+}
 _BLOCKED_IMPORT = """
 import sys
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from edgeprune.verdict.budget import (
     parse_drop,
     parse_latency,
     parse_macs,
+    parse_memory,
     parse_size,
 )
 
@@ -34,6 +36,8 @@ _decimals = st.decimals(min_value="0.001", max_value="100000", places=3).map(str
         (parse_size, "4MB", 4e6),
         (parse_size, "1KiB", 1024.0),
         (parse_size, "50%", Share(0.5)),
+        (parse_memory, "32MB", 32e6),
+        (parse_memory, "50%", Share(0.5)),
         (parse_macs, "60M", 60e6),
         (parse_macs, "1.2G", 1.2e9),
         (parse_macs, "123", 123.0),
@@ -67,6 +71,7 @@ def test_units_are_read(parse, text, value):
         (parse_latency, "٣ms", "not a number with a unit"),
         (parse_size, "4Mb", "has no known unit"),
         (parse_macs, "60MB", "has no known unit"),
+        (parse_memory, "32", "'32' has no known unit .*write it like 32MB"),
         (parse_drop, "1", "write it as 1% or 0.5pt"),
         (parse_drop, "100%", "between 0 and 100"),
         (parse_drop, "120pt", "between 0 and 100"),
@@ -105,10 +110,12 @@ def test_any_text_is_a_value_or_one_usage_error(text, parse):
 
 @given(st.floats(0.001, 1.0))
 def test_a_share_is_of_the_original(part):
-    limits = Budget(latency_ms=Share(part), size_bytes=Share(part), macs=Share(part)).limits(_ORIGINAL)
+    budget = Budget(latency_ms=Share(part), size_bytes=Share(part), macs=Share(part), memory_bytes=Share(part))
+    limits = budget.limits(replace(_ORIGINAL, memory_bytes=8_000_000))
     assert limits.latency_ms == pytest.approx(4.0 * part)
     assert limits.size_bytes == pytest.approx(1e6 * part)
     assert limits.macs == pytest.approx(5e7 * part)
+    assert limits.memory_bytes == pytest.approx(8e6 * part)
 
 
 _values = st.floats(1e-3, 1e12)

@@ -127,6 +127,12 @@ class TestDecide:
         assert macs.startswith("The work is 60,112,300 multiply-accumulates, 20.2% above")
         assert accuracy == "The accuracy is 92.87%, 0.13 points below the floor of 93.00%."
 
+    def test_memory_at_the_peak_is_limited_where_it_was_measured(self, result):
+        final = final_of(result, memory_bytes=9_000_000)
+        (sentence,) = decide(Limits(memory_bytes=8e6), None, final).violations
+        assert sentence.startswith("The memory of the network at its peak is 9,000,000 bytes, 12.5% above")
+        assert decide(Limits(memory_bytes=9e6), None, final).verdict == "pass"
+
     def test_a_median_at_the_limit_is_inside(self, result):
         final = final_of(result, latency_interval_ms=(1.78, 1.791))
         assert decide(Limits(latency_ms=1.791), None, final).verdict == "pass"
