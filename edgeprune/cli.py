@@ -14,7 +14,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.settings import default_map
 
 # In the order of the help; each is the file of that name in edgeprune/commands/, with its flags on `command`.
-_COMMANDS = ("compress", "inspect", "export", "bench", "report", "list", "demo")
+_COMMANDS = ("compress", "inspect", "export", "bench", "report", "targets", "list", "demo")
 
 
 class _Commands(TyperGroup):
@@ -43,7 +43,11 @@ def build_app() -> typer.Typer:
         help="Make a trained PyTorch network run in the milliseconds your board allows, measured on the board.",
     )
     for name in _COMMANDS:
-        app.command(name)(import_module(f"edgeprune.commands.{name}").command)
+        command = import_module(f"edgeprune.commands.{name}").command
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     return app
 
 

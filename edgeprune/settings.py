@@ -15,7 +15,8 @@ def default_map(path: Path, command_group: Any) -> Mapping[str, Mapping[str, Any
     if not path.is_file():
         return {}
     settings = _read(path)
-    flags = {name: _flags(command) for name, command in command_group.commands.items()}
+    # The commands of a group act on names, which are no settings.
+    flags = {name: _flags(command) for name, command in command_group.commands.items() if not is_group(command)}
     known = sorted({flag for options in flags.values() for flag in options})
     for key in settings:
         if key not in known:
@@ -24,6 +25,11 @@ def default_map(path: Path, command_group: Any) -> Mapping[str, Mapping[str, Any
         name: {parameter: settings[flag] for flag, parameter in options.items() if flag in settings}
         for name, options in flags.items()
     }
+
+
+def is_group(command: Any) -> bool:
+    """Say whether a command has commands of its own."""
+    return hasattr(command, "commands")
 
 
 def _read(path: Path) -> dict[str, Any]:

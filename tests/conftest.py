@@ -17,6 +17,11 @@ def data_folder() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(autouse=True)
+def _no_targets_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no-configuration"))
+
+
 @pytest.fixture(scope="session")
 def sshd_board(tmp_path_factory):
     """A real sshd on the loopback interface, with a home of its own."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune import registry
+from edgeprune.bench.target import list_targets
 from edgeprune.errors import BoardError, BuildError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -78,9 +79,17 @@ def transport_of(target: Target) -> Transport:
             f"Target {target.name} calls itself {target.kind!r}, but its transport {target.transport!r} reaches "
             f"{transport_class.kind!r} boards; correct `kind` in its file."
         )
+    if transport_class.needs_address and target.address is None:
+        raise UsageError(_no_address(target))
     if target.python is None:
         return transport_class(target.address)
     return transport_class(target.address, target.python)
+
+
+def check_usable(target: Target) -> None:
+    """Refuse a target that can be neither reached nor built for, before anything slow is done; raises UsageError."""
+    transport_of(target)
+    runtime_file(target)
 
 
 def runtime_file(target: Target) -> Path:
@@ -89,6 +98,13 @@ def runtime_file(target: Target) -> Path:
     if target.runtime not in known:
         raise UnknownNameError("runtime", target.runtime, known)
     return known[target.runtime].path
+
+
+def _no_address(target: Target) -> str:
+    add = f"edgeprune targets add my-board --like {target.name} --address ssh://USER@HOST"
+    emulated = f"emulated-{target.name}"
+    instead = f", or try it without a board: --target {emulated}" if emulated in list_targets() else ""
+    return f"Target {target.name} needs an address. Add your own board with: {add}{instead}"
 
 
 def _existing(artifact: Path) -> Path:

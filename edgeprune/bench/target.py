@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from edgeprune.bench.board import Board
+from edgeprune.bench.inventory import OwnTarget, own_targets
 from edgeprune.errors import UnknownNameError, UsageError
 from edgeprune.registry import Entry
 
@@ -64,23 +65,48 @@ class Target:
 
 
 def load_target(name_or_path: str | Path) -> Target:
-    """Return the target of that name, or read it from a `.toml` file.
+    """Return the target of that name, the user's own or one of edgeprune's, or read it from a `.toml` file.
 
     Raises UnknownNameError for an unknown name or key, UsageError for a value that does not fit.
     """
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        known = list_targets()
-        if str(name_or_path) not in known:
-            raise UnknownNameError("target", str(name_or_path), known)
-        path = known[str(name_or_path)].path
-    return _target_from_dict(_read(path), path)
+    path, name = Path(name_or_path), str(name_or_path)
+    if path.suffix == ".toml":
+        return _target_from_dict(_read(path), path)
+    known, own = list_targets(), own_targets()
+    if name in own:
+        return complete(own[name])
+    if name not in known:
+        raise UnknownNameError("target", name, known)
+    return _target_from_dict(_read(known[name].path), known[name].path)
 
 
 def list_targets() -> Mapping[str, Entry]:
+    """Return the user's own targets and those that come with edgeprune, by name.
+
+    A file that cannot be read is listed with its problem.
+    """
+    own = [Entry(target.name, target.path, target.summary) for target in own_targets().values()]
+    return {entry.name: entry for entry in [*sorted(own, key=lambda entry: entry.name), *list_families().values()]}
+
+
+def list_families() -> Mapping[str, Entry]:
     """Return the targets that come with edgeprune, by name; a file that cannot be read is listed with its problem."""
     listed = (entry for path in sorted(_FOLDER.glob("*.toml")) for entry in _entries(path))
     return dict(sorted((entry.name, entry) for entry in listed))
+
+
+def complete(own: OwnTarget) -> Target:
+    """Return a target of the user's as a whole; the scheme of its address says how it is reached.
+
+    Raises UnknownNameError for an unknown family or key, UsageError for a value that does not fit.
+    """
+    families = list_families()
+    if own.like not in families:
+        raise UnknownNameError(f"family of target {own.name!r} in {own.path}", own.like, families)
+    scheme, separator, _ = str(own.changes.get("address", "")).partition("://")
+    reached = {"transport": scheme} if separator else {}
+    data = {**_read(families[own.like].path), **reached, **own.changes, "name": own.name, "aliases": []}
+    return _target_from_dict(data, own.path)
 
 
 def _entries(path: Path) -> list[Entry]:

@@ -32,6 +32,7 @@ def command(
 
 def bench(artifacts: Sequence[Path], target: str, out: Path | None, progress: Progress) -> Answer:
     """Carry out `edgeprune bench`; raises EdgepruneError."""
+    from edgeprune.bench.link import check_usable
     from edgeprune.bench.measure import THOROUGH, measure
     from edgeprune.bench.measurement import measurement_to_dict
     from edgeprune.bench.rendering import render_measurement
@@ -39,6 +40,7 @@ def bench(artifacts: Sequence[Path], target: str, out: Path | None, progress: Pr
     from edgeprune.files import write_text
 
     board = load_target(target)
+    check_usable(board)
     for artifact in artifacts:
         if not artifact.is_file():
             raise UsageError(f"There is no artifact {artifact}. Make one with: edgeprune export MODEL --to onnx")

@@ -90,13 +90,17 @@ def command(
 
 def compress(source: Source, target: str, budget: Budget, choices: Choices, place: Place) -> Result:
     """Carry out `edgeprune compress`; raises EdgepruneError."""
-    _check_names(choices, target)
+    from edgeprune.bench.link import check_usable
+    from edgeprune.bench.target import load_target
+
+    _check_names(choices)
+    board = load_target(target)
+    check_usable(board)
     if source.data is None:
         raise UsageError(
             "Say what to train and judge by: --data FILE.npz, --data FOLDER or --data package.module:factory."
         )
 
-    from edgeprune.bench.target import load_target
     from edgeprune.loop import run_job
     from edgeprune.network.data import check_data, example_inputs
     from edgeprune.run.job import Job
@@ -104,7 +108,7 @@ def compress(source: Source, target: str, budget: Budget, choices: Choices, plac
     model = load_source_model(source)
     data = check_data(load_source_data(source), model.module)
     command = ("edgeprune", *sys.argv[1:])
-    job = Job(model, example_inputs(data), data, load_target(target), budget, choices, place.out, command)
+    job = Job(model, example_inputs(data), data, board, budget, choices, place.out, command)
     return run_job(job, place.progress, place.resume)
 
 
@@ -143,12 +147,9 @@ def describe(result: Result, out: Path) -> Answer:
     )
 
 
-def _check_names(choices: Choices, target: str) -> None:
+def _check_names(choices: Choices) -> None:
     """Refuse unknown names before anything slow is done."""
-    asked = [("methods", choices.method), ("controllers", choices.controller)]
-    if not target.endswith(".toml"):
-        asked.append(("targets", target))
-    for kind, name in asked:
+    for kind, name in (("methods", choices.method), ("controllers", choices.controller)):
         known = entries(kind)
         if name not in known:
             raise UnknownNameError(kind.removesuffix("s"), name, known)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune import registry
-from edgeprune.bench.target import Target, list_targets, load_target
+from edgeprune.bench.target import Target, list_families, load_target
 from edgeprune.errors import UnknownNameError
 from edgeprune.listing import Answer
 from edgeprune.run.building import BuildOrder, build_verified, samples_of
@@ -48,8 +48,9 @@ def export_to(network: nn.Module, inputs: tuple[torch.Tensor, ...], to: str, out
 
 def _target_that_runs(form: str) -> Target:
     """Return a target of this machine whose engine reads a format."""
-    targets = [load_target(name) for name in list_targets()]
-    local = {registry.load("runtimes", found.runtime).format: found for found in targets if found.address is None}
+    targets = [load_target(name) for name in list_families()]
+    here = [found for found in targets if not registry.load("transports", found.transport).needs_address]
+    local = {registry.load("runtimes", found.runtime).format: found for found in here}
     if form not in local:
         raise UnknownNameError("format", form, local)
     return local[form]

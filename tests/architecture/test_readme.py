@@ -18,6 +18,7 @@ from edgeprune import errors, registry
 from edgeprune.bench.target import load_target
 from edgeprune.contracts import BuildRequest, Context
 from edgeprune.network.structure import network_structure
+from edgeprune.settings import is_group
 
 _ROOT = Path(__file__).parents[2]
 _README = (_ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,6 +56,8 @@ def test_commands_and_flags_exist(line):
 
     program, name, *arguments = shlex.split(line)
     command = typer.main.get_command(build_app()).commands[name]
+    if is_group(command) and arguments:
+        command = command.commands[arguments.pop(0)]
     flags = {flag for parameter in command.params for flag in parameter.opts if flag.startswith("-")}
     used = {argument for argument in arguments if argument.startswith("-")}
     assert program == "edgeprune"
@@ -66,7 +69,8 @@ def test_flags_in_the_text_exist():
 
     from edgeprune.cli import build_app
 
-    commands = typer.main.get_command(build_app()).commands.values()
+    top = typer.main.get_command(build_app()).commands.values()
+    commands = [*top, *(inner for command in top if is_group(command) for inner in command.commands.values())]
     flags = {flag for command in commands for parameter in command.params for flag in parameter.opts}
     foreign = {"--tag", "--rm"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", _README)) - foreign <= flags
