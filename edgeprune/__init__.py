@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.api import compress, measure, shape
+    from edgeprune.api import compare, compress, measure, shape
     from edgeprune.errors import EdgepruneError
     from edgeprune.network.export import export_network as export
     from edgeprune.network.plan import Plan, PruneChannels
@@ -24,6 +24,7 @@ _PUBLIC = {
     "Share": "edgeprune.verdict.budget:Share",
     "apply": "edgeprune.network.surgery:apply",
     "channel_groups": "edgeprune.network.structure:channel_groups",
+    "compare": "edgeprune.api:compare",
     "compress": "edgeprune.api:compress",
     "export": "edgeprune.network.export:export_network",
     "measure": "edgeprune.api:measure",
@@ -39,6 +40,7 @@ __all__ = [
     "Share",
     "apply",
     "channel_groups",
+    "compare",
     "compress",
     "export",
     "measure",

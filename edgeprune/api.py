@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune import registry
+from edgeprune.bench.comparison import CompareOptions, Comparison
+from edgeprune.bench.comparison import compare as compare_artifacts
 from edgeprune.bench.measure import THOROUGH, MeasureOptions
 from edgeprune.bench.measure import measure as measure_artifact
 from edgeprune.bench.target import Target, load_target
@@ -98,6 +100,20 @@ def shape(  # noqa: PLR0913  # as above
 def measure(artifact: str | Path, target: Target | str = "host", options: MeasureOptions = THOROUGH) -> Measurement:
     """Measure one artifact on a target; raises BuildError when it does not load, BoardError for the board."""
     return measure_artifact(Path(artifact), load_target(target) if isinstance(target, str) else target, options)
+
+
+def compare(
+    artifact_a: str | Path,
+    artifact_b: str | Path,
+    target: Target | str = "host",
+    options: CompareOptions | None = None,
+) -> Comparison:
+    """Measure two artifacts in turns until it is clear whether B is faster or slower than A, or neither.
+
+    Raises BuildError when one does not load, BoardError for the board.
+    """
+    board = load_target(target) if isinstance(target, str) else target
+    return compare_artifacts(Path(artifact_a), Path(artifact_b), board, options)
 
 
 def model_from_module(module: nn.Module) -> Model:

@@ -18,9 +18,11 @@ def test_public_names_are_there_and_no_others() -> None:
         "Share",
         "apply",
         "channel_groups",
+        "compare",
         "compress",
         "export",
         "measure",
+        "shape",
     ]
     assert all(callable(getattr(ep, name)) for name in ep.__all__)
     with pytest.raises(AttributeError, match="no attribute 'prune'"):

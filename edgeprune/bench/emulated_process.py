@@ -97,6 +97,7 @@ class EmulatedProcess:
             "other_load": 0.0,
             "clock_mhz": round(self._board.clock_mhz * self._clock.clock_part(), 1),
             "temperature_c": round(self._clock.temperature_c, 1),
+            "throttled": ["temperature"] if self._clock.is_throttled else [],
         }
         return {"samples_ns": samples, "telemetry": telemetry}
 

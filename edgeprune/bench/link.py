@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ class Link:
         BoardError for anything else.
         """
         placed = {
-            "--runtime": runtime_file(self.target),
+            "--runtime": self._runtime_file,
             "--artifact": _existing(artifact),
             "--telemetry": _TELEMETRY,
             **(files or {}),
@@ -55,6 +56,10 @@ class Link:
             if event["event"] == "error":
                 raise _error_of(event, self.target, artifact)
             yield event
+
+    @cached_property
+    def _runtime_file(self) -> Path:
+        return runtime_file(self.target)
 
 
 @contextmanager

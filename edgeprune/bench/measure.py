@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +35,8 @@ class MeasureOptions:
     `warmup_limit_s`. `timeout_s` limits one process.
     """
 
-    processes: int = 3
-    blocks: int = 4
+    processes: int = 5
+    blocks: int = 3
     block_runs: int = 10
     block_s: float = 0.1
     warmup_runs: int = 10
@@ -63,7 +63,7 @@ def measure(
 
     Raises BuildError when the engine cannot open it, BoardError when the board cannot be used.
     """
-    (measurement,) = _measure_interleaved([artifact], target, options, progress or Silent())
+    (measurement,) = measure_in_turns([artifact], target, options, _is_whole(options), progress or Silent())
     return measurement
 
 
@@ -78,8 +78,30 @@ def measure_pair(
 
     Raises BuildError and BoardError like `measure`.
     """
-    first, second = _measure_interleaved([artifact_a, artifact_b], target, options, progress or Silent())
+    pair = [artifact_a, artifact_b]
+    first, second = measure_in_turns(pair, target, options, _is_whole(options), progress or Silent())
     return first, second
+
+
+def measure_in_turns(
+    artifacts: Sequence[Path],
+    target: Target,
+    options: MeasureOptions,
+    is_enough: Callable[[Sequence[Sequence[ProcessRun]]], bool],
+    progress: Progress,
+) -> list[Measurement]:
+    """Measure artifacts in turns, forth and back, until what the processes of each saw `is_enough`.
+
+    Raises BuildError and BoardError like `measure`.
+    """
+    seen: list[list[_Seen]] = [[] for _ in artifacts]
+    turns = 0
+    with open_link(target) as link, progress.quiet():
+        while turns == 0 or not is_enough([[process.run() for process in each] for each in seen]):
+            for index in turn_order(len(artifacts), turns):
+                seen[index].append(_run_process(artifacts[index], link, options))
+            turns += 1
+    return [_measurement(artifact, target, processes) for artifact, processes in zip(artifacts, seen, strict=True)]
 
 
 def run_on_target(artifact: Path, target: Target, samples: Sequence[Sequence[Array]]) -> list[Array]:
@@ -114,20 +136,15 @@ def profile_on_target(artifact: Path, target: Target, options: MeasureOptions = 
     raise BoardError(f"Target {target.name} ended without a profile of {artifact.name}.")
 
 
-def process_order(artifacts: int, processes: int) -> list[int]:
-    """Return which artifact each process opens: 0 1 1 0 0 1 1 0 ... for two."""
+def turn_order(artifacts: int, turn: int) -> list[int]:
+    """Return which artifact each process of a turn opens, so that two alternate as 0 1, 1 0, 0 1, ..."""
     there = list(range(artifacts))
-    return [index for turn in range(processes) for index in (there if turn % 2 == 0 else there[::-1])]
+    return there if turn % 2 == 0 else there[::-1]
 
 
-def _measure_interleaved(
-    artifacts: Sequence[Path], target: Target, options: MeasureOptions, progress: Progress
-) -> list[Measurement]:
-    seen: list[list[_Seen]] = [[] for _ in artifacts]
-    with open_link(target) as link, progress.quiet():
-        for index in process_order(len(artifacts), options.processes):
-            seen[index].append(_run_process(artifacts[index], link, options))
-    return [_measurement(artifact, target, processes) for artifact, processes in zip(artifacts, seen, strict=True)]
+def _is_whole(options: MeasureOptions) -> Callable[[Sequence[Sequence[ProcessRun]]], bool]:
+    """Return what ends a measurement after the asked number of processes of each artifact."""
+    return lambda runs: len(runs[0]) >= options.processes
 
 
 def _whole(

@@ -1,10 +1,12 @@
-"""A measurement as text for a person."""
+"""A measurement and a comparison as text for a person."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 
+from edgeprune.bench.comparison import Comparison
 from edgeprune.bench.measurement import Measurement
 from edgeprune.bench.statistics import P90_SAMPLES, P99_SAMPLES
 
@@ -28,6 +30,34 @@ def render_measurement(measurement: Measurement) -> str:
         *(("note", warning) for warning in measurement.warnings),
     ]
     return "\n".join(f"{label:<12} {text}" for label, text in rows)
+
+
+def render_comparison(comparison: Comparison, artifacts: Sequence[Path]) -> str:
+    """Return a sentence, then aligned lines with the numbers behind it."""
+    effect = comparison.effect
+    low, high = (bound - 1 for bound in effect.interval)
+    rows = [
+        ("target", f"{comparison.target} ({comparison.kind}), board {comparison.fingerprint}"),
+        ("A", f"{_ms(comparison.first.latency_p50_ms)}   {artifacts[0]}"),
+        ("B", f"{_ms(comparison.second.latency_p50_ms)}   {artifacts[1]}"),
+        ("B against A", f"{effect.latency_factor - 1:+.2%}   95 % interval {low:+.2%} to {high:+.2%}"),
+        ("effort", f"{effect.pairs} processes of each, in turns; finds differences from {effect.detectable:.1%}"),
+        *(("note", warning) for warning in comparison.warnings),
+    ]
+    return "\n".join([_sentence(comparison), *(f"{label:<12} {text}" for label, text in rows)])
+
+
+def _sentence(comparison: Comparison) -> str:
+    effect = comparison.effect
+    size, margin = abs(effect.latency_factor - 1), comparison.margin
+    sentences = {
+        "faster": f"B is faster than A: it takes {size:.1%} less time.",
+        "slower": f"B is slower than A: it takes {size:.1%} more time.",
+        "no difference": f"No difference: B takes as long as A, within {margin * 100:.2g} %.",
+        "inconclusive": "Inconclusive: this target scatters too much to say. Let it idle and cool, or allow a larger "
+        f"--margin than {margin * 100:.2g}%.",
+    }
+    return sentences[effect.verdict]
 
 
 def _ms(value: float) -> str:

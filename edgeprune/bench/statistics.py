@@ -14,6 +14,8 @@ from edgeprune.bench.measurement import ProcessRun
 P90_SAMPLES = 64
 P99_SAMPLES = 662
 _RESAMPLES = 2000
+_DETECTION = 1.96 + 0.84  # normal quantiles: 95 % confidence, 80 % power
+_WARM = 0.05
 _DRIFT = 0.03
 _OTHER_LOAD = 0.15
 _CLOCK_DROP = 0.05
@@ -40,20 +42,50 @@ def supported_quantile(samples: Floats, part: float, needed: int) -> float | Non
 
 
 def median_interval_ms(runs: Sequence[ProcessRun], seed: int = 0, level: float = 0.95) -> tuple[float, float]:
-    """Return the bootstrap interval of the median latency over processes, then over their blocks.
+    """Return the interval of the median latency by a bootstrap over processes with all their blocks.
 
     Samples of one process resemble each other, and processes differ: resampling single inferences would promise
     an interval several times too narrow. A block counts by its median; the plain median is always inside.
     """
     centre = float(np.median(pooled_ms(runs)))
-    medians = _block_medians_ms(runs)  # (processes, blocks)
-    processes, blocks = medians.shape
-    random = np.random.default_rng(seed)
-    picked = random.integers(processes, size=(_RESAMPLES, processes, 1))
-    inside = random.integers(blocks, size=(_RESAMPLES, processes, blocks))
-    resampled = np.median(medians[picked, inside].reshape(_RESAMPLES, -1), axis=1)
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.exp(mean_interval(np.log(_block_medians_ms(runs)), seed, level))
     return min(float(low), centre), max(float(high), centre)
+
+
+def mean_interval(blocks: Floats, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of the mean of (units, blocks), where blocks of one unit are not independent.
+
+    A hierarchical bootstrap: units are drawn with replacement and keep their blocks, because drawing those again
+    would count their scatter twice (Davison, Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
+    Its standard error is widened for the few units by Student's t (Hesterberg, "What Teachers Should Know About the
+    Bootstrap", The American Statistician 2015, https://doi.org/10.1080/00031305.2015.1089789). A single unit leaves
+    only its blocks to draw from.
+    """
+    from scipy.special import stdtrit
+
+    units = (blocks if len(blocks) > 1 else blocks.T).mean(axis=1)
+    count = len(units)
+    centre = float(units.mean())
+    if count == 1:
+        return centre, centre
+    picked = np.random.default_rng(seed).integers(count, size=(_RESAMPLES, count))
+    error = units[picked].mean(axis=1).std() * math.sqrt(count / (count - 1))
+    reach = float(stdtrit(count - 1, (1 + level) / 2) * error)
+    return centre - reach, centre + reach
+
+
+def log_differences(first: Sequence[ProcessRun], second: Sequence[ProcessRun]) -> Floats:
+    """Return how much longer the second takes than the first, as logarithms: (pairs of processes, blocks)."""
+    differences: Floats = np.log(_block_medians_ms(second)) - np.log(_block_medians_ms(first))
+    return differences
+
+
+def smallest_detectable(deviation: float, pairs: int) -> float:
+    """Return the smallest relative difference that so many pairs find in 80 of 100 cases.
+
+    `deviation` is the standard deviation of one pair's logarithmic difference.
+    """
+    return math.expm1(_DETECTION * deviation / math.sqrt(pairs))
 
 
 def drift(runs: Sequence[ProcessRun]) -> float:
@@ -65,9 +97,28 @@ def drift(runs: Sequence[ProcessRun]) -> float:
 
 def doubts(runs: Sequence[ProcessRun]) -> tuple[str, ...]:
     """Return what a reader should know before trusting the numbers, each with what to do about it."""
-    judges = (_drift_doubt, _load_doubt, _clock_doubt, _throttle_doubt, _spread_doubt, _interval_doubt)
+    judges = (
+        _warmth_doubt,
+        _drift_doubt,
+        _load_doubt,
+        _clock_doubt,
+        _throttle_doubt,
+        _spread_doubt,
+        _interval_doubt,
+    )
     found = [judge(runs) for judge in judges]
     return tuple(doubt for doubt in found if doubt)
+
+
+def _warmth_doubt(runs: Sequence[ProcessRun]) -> str:
+    """The first tenth of a steady process is like the rest."""
+    excess = []
+    for run in runs:
+        samples = np.array([ns for block in run.blocks for ns in block.samples_ns])
+        excess.append(float(np.median(samples[: max(len(samples) // 10, 1)]) / np.median(samples)) - 1)
+    if np.median(excess) <= _WARM:
+        return ""
+    return f"The first timed inferences were {np.median(excess):.0%} slower than the rest: warm up for longer."
 
 
 def _drift_doubt(runs: Sequence[ProcessRun]) -> str:

@@ -183,7 +183,7 @@ class _Reader:
 
     def _work(self, node: onnx.NodeProto, moving: Sequence[str]) -> LayerWork:
         reads = tuple(dict.fromkeys(self.sources[name] for name in moving if name in self.sources))
-        common = {
+        common: dict[str, Any] = {
             "name": node.name or node.output[0],
             "operator": node.op_type,
             "reads": reads,

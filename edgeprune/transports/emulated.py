@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from edgeprune.bench import agent
-from edgeprune.bench.emulated_board import NetworkTime, board_from_settings, emulate
+from edgeprune.bench.emulated_board import EmulatedBoard, NetworkTime, board_from_settings, emulate
 from edgeprune.bench.emulated_process import EmulatedProcess, VirtualClock
 from edgeprune.bench.work import works_of_onnx
 from edgeprune.contracts import Transport
@@ -37,6 +37,7 @@ class Emulated(Transport):
         if address is None:
             raise UsageError("An emulated board needs an address, its serial number: any text, such as '1'.")
         super().__init__(address, python)
+        self._board: EmulatedBoard | None = None
         self._clock: VirtualClock | None = None
         self._processes = 0
         self._known: dict[str, NetworkTime] = {}
@@ -82,7 +83,7 @@ class Emulated(Transport):
         yield {"event": "done"}
 
     def _process(self, asked: argparse.Namespace) -> EmulatedProcess:
-        board = board_from_settings(asked.settings)
+        board = self._board = self._board or board_from_settings(asked.settings)
         self._clock = self._clock or VirtualClock(board)
         self._processes += 1
         digest = sha256_of(Path(asked.artifact))

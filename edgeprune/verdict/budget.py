@@ -13,6 +13,7 @@ from edgeprune.errors import UsageError
 _NUMBER = re.compile(r"(?P<value>[0-9]+(?:\.[0-9]+)?)\s?(?P<unit>[a-zA-Zµ\u03bc%]*)")
 _TIME_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "µs": 1e-3}
 _SIZE_BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1024.0, "MiB": 1024.0**2, "GiB": 1024.0**3}
+_DURATION_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _COUNT = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -109,6 +110,23 @@ def parse_drop(text: str) -> float | Points:
     if value >= 100:
         raise UsageError(f"The accuracy drop {text!r} is not between 0 and 100 %; write it as 1% or 0.5pt.")
     return value / 100 if unit == "%" else Points(value)
+
+
+def parse_margin(text: str) -> float:
+    """Read `2%` into a part of one; raises UsageError."""
+    value, unit = _split(text, "margin", "2%")
+    if unit != "%" or not 0 < value < 100:
+        raise UsageError(f"The margin {text!r} is not between 0 and 100 %; write it like 2%.")
+    return value / 100
+
+
+def parse_duration(text: str) -> float:
+    """Read `10min`, `90s` or `1h` into seconds; raises UsageError."""
+    value, unit = _split(text, "duration", "10min or 90s")
+    if unit not in _DURATION_S or value <= 0:
+        known = ", ".join(_DURATION_S)
+        raise UsageError(f"The duration {text!r} is no time above zero in {known}; write it like 10min or 90s.")
+    return value * _DURATION_S[unit]
 
 
 def _parse(text: str, units: dict[str, float], what: str, examples: str) -> float | Share:

@@ -42,21 +42,54 @@ def test_quantiles_need_their_samples():
 def test_the_interval_knows_that_processes_differ():
     alike = [run_of([2.0] * 200, [2.0] * 200) for _ in range(5)]
     apart = [run_of([ms] * 200, [ms] * 200) for ms in (1.9, 1.95, 2.0, 2.05, 2.1)]
-    assert statistics.median_interval_ms(alike) == (2.0, 2.0)
+    assert statistics.median_interval_ms(alike) == pytest.approx((2.0, 2.0))
     low, high = statistics.median_interval_ms(apart)
     assert low <= 1.95
     assert high >= 2.05
     assert statistics.median_interval_ms(apart) == (low, high)  # seeded
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+def test_the_interval_of_a_measurement_covers_the_truth_as_often_as_it_says():
     noise = np.random.default_rng(1)
     inside = 0
-    for _ in range(100):
-        runs = [run_of(*(noise.normal(level, 0.02, 15) for _ in range(4))) for level in noise.normal(2.0, 0.05, size=7)]
+    for _ in range(300):
+        levels = 2.0 * np.exp(noise.normal(0.0, 0.0126, size=5))
+        runs = [run_of(*(level * np.exp(noise.normal(0.0, 0.026, (3, 11))))) for level in levels]
         low, high = statistics.median_interval_ms(runs)
         inside += low <= 2.0 <= high
-    assert inside >= 85  # a flat bootstrap covers about 20 of 100 here
+    assert 0.92 <= inside / 300 <= 0.98
+
+
+@pytest.mark.parametrize("count", [3, 5, 7, 12, 30])
+@pytest.mark.parametrize("within", [0.001, 0.01, 0.03])
+def test_the_interval_covers_the_truth_with_few_units_and_with_noisy_blocks(count, within):
+    noise = np.random.default_rng(count)
+    inside = 0
+    for _ in range(1500):
+        blocks = noise.normal(0.0, 0.0126, (count, 1)) + noise.normal(0.0, within, (count, 4))
+        low, high = statistics.mean_interval(blocks)
+        inside += low <= 0.0 <= high
+    assert 0.93 <= inside / 1500 <= 0.97
+
+
+def test_a_single_process_answers_for_its_blocks_alone():
+    low, high = statistics.mean_interval(np.array([[1.0, 2.0, 3.0]]))
+    assert low < 2.0 < high
+    assert statistics.mean_interval(np.array([[2.0]])) == (2.0, 2.0)
+
+
+def test_differences_are_of_pairs_and_cancel_what_both_saw():
+    drifting = [run_of([level] * 5) for level in (1.0, 1.1, 1.3)]
+    slower = [run_of([1.05 * level] * 5) for level in (1.0, 1.1, 1.3)]
+    assert np.exp(statistics.log_differences(drifting, slower)) == pytest.approx(1.05)
+
+
+def test_the_smallest_detectable_effect_is_found_in_80_of_100():
+    noise = np.random.default_rng(0)
+    effect = np.log1p(statistics.smallest_detectable(0.018, 20))
+    differences = noise.normal(effect, 0.018, (3000, 20, 1))
+    found = np.mean([statistics.mean_interval(each)[0] > 0 for each in differences])
+    assert found == pytest.approx(0.8, abs=0.05)
 
 
 def test_the_plain_median_is_inside():
@@ -76,6 +109,7 @@ def test_steady_samples_raise_no_doubt():
         ([run_of(*([2.0 + 0.1 * step] * 20 for step in range(6)))], "19.5% slower while measuring"),
         (steady_runs(telemetry={"other_load": 0.8}), "up to 0.8 cores busy during 12 of 12 blocks"),
         (steady_runs(telemetry={"throttled": ["under-voltage"]}), "(under-voltage) during 12 of 12 blocks"),
+        ([run_of([3.0] * 5 + [2.0] * 45)] * 3, "first timed inferences were 50% slower than the rest"),
         ([run_of([1.0, 3.0] * 10), run_of([1.0, 3.0] * 10)], "spreads over 100% of the median"),
         ([run_of([1.0] * 20), run_of([1.0] * 20), run_of([1.5] * 20)], "more processes make it sharper"),
     ],

@@ -12,8 +12,10 @@ from edgeprune.verdict.budget import (
     Points,
     Share,
     parse_drop,
+    parse_duration,
     parse_latency,
     parse_macs,
+    parse_margin,
     parse_memory,
     parse_size,
 )
@@ -168,3 +170,21 @@ def test_points_are_subtracted():
 def test_a_budget_that_means_nothing_is_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
         Budget(**arguments)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("10min", 600.0), ("90s", 90.0), ("0.5h", 1800.0)])
+def test_a_duration_is_read_into_seconds(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["10", "10m", "0s", "ten", "-1s", "10ms"])
+def test_a_duration_that_is_none_is_refused(text):
+    with pytest.raises(UsageError, match="write it like 10min or 90s"):
+        parse_duration(text)
+
+
+def test_a_margin_is_a_percentage():
+    assert parse_margin("2%") == pytest.approx(0.02)
+    for text in ("2", "0%", "100%", "2pt", "two"):
+        with pytest.raises(UsageError, match="write it like 2%"):
+            parse_margin(text)
