@@ -142,7 +142,7 @@ def test_what_a_board_as_data_cannot_do_is_refused(artifact, target):
     with pytest.raises(BoardError, match="no file"):
         transport.put(Path("gone.onnx"))
     with pytest.raises(UsageError, match="needs an address, its serial number"):
-        measure(artifact, dataclasses.replace(target, address=None))
+        registry.load("transports", "emulated")(None)
     with pytest.raises(BoardError, match="ended after its 1 s"):
         measure(artifact, target, MeasureOptions(processes=1, block_s=30.0, timeout_s=1.0))
 
