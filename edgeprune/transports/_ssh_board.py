@@ -215,7 +215,9 @@ class Keeper:
     def relay(self, ready: list[int]) -> None:
         """Pass on what the process wrote."""
         child = self.child
-        for descriptor in ready if child else ():
+        if child is None:
+            return
+        for descriptor in ready:
             for line in child.read(descriptor):
                 self.send(b"|" + line + b"\n")
 
