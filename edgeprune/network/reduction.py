@@ -66,8 +66,15 @@ def weight_slots(
 
 def norm_scales(network: nn.Module) -> frozenset[str]:
     """Return the qualified names of the learned scales of all norms."""
-    norms = {id(module.weight) for module in network.modules() if isinstance(module, _NORMS)}
-    return frozenset(name for name, parameter in network.named_parameters() if id(parameter) in norms)
+    scales = {id(module.weight) for module in network.modules() if isinstance(module, _NORMS)}
+    return frozenset(name for name, parameter in network.named_parameters() if id(parameter) in scales)
+
+
+def norm_tensors(network: nn.Module) -> frozenset[str]:
+    """Return the qualified names of the learned scales and shifts of all norms."""
+    norms = (module for module in network.modules() if isinstance(module, _NORMS))
+    own = {id(parameter) for module in norms for parameter in module.parameters(recurse=False)}
+    return frozenset(name for name, parameter in network.named_parameters() if id(parameter) in own)
 
 
 def unit_sums(values: torch.Tensor, slice_: Slice, size: int) -> torch.Tensor:
