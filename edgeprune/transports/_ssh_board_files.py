@@ -90,7 +90,7 @@ class Store:
         return self.folder / name, self.folder / f"{name}.partial"
 
     def _files(self) -> list[Path]:
-        return list(self.folder.iterdir()) if self.folder.is_dir() else []
+        return [path for path in self.folder.iterdir() if path.is_file()] if self.folder.is_dir() else []
 
     def _make_room(self, needed_bytes: int) -> None:
         oldest_first = sorted(self._files(), key=lambda path: path.stat().st_mtime)

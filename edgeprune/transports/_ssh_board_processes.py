@@ -62,9 +62,10 @@ class Child:
         self.last_words, self._line = b"", b""
         folder.mkdir(mode=0o700, exist_ok=True)
         environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-        environment.update({MARK: session, "TMPDIR": str(folder)})
+        environment.update({MARK: session, "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder)})
         self._process = subprocess.Popen(
-            [sys.executable, "-I", *request["arguments"]],
+            # Without the environment's Python settings, but with the packages that a user installed for himself.
+            [sys.executable, "-E", "-B", *request["arguments"]],
             cwd=str(folder),
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -59,7 +59,7 @@ class Ssh(Transport):
         return self._persistently(lambda session: session.upload(local, content))
 
     def stream(self, arguments: Sequence[str], timeout_s: float) -> Iterator[str]:
-        """Run `python -I ARGUMENTS` in an empty folder; raises BoardError on failure or after `timeout_s`."""
+        """Run `python -E -B ARGUMENTS` in an empty folder; raises BoardError on failure or after `timeout_s`."""
         session = self._connected()
         session.ask("run", arguments=list(arguments), timeout_s=timeout_s)
         ended = None

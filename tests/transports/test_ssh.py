@@ -38,7 +38,10 @@ def run(transport, code, *arguments):
 
 
 def test_the_process_is_isolated_in_an_empty_folder_that_goes_away(ssh):
-    code = "import os, sys; print(sorted(os.environ)); print(sys.flags.isolated, os.listdir()); print(os.getcwd())"
+    code = (
+        "import os, sys; print(sorted(os.environ)); print(sys.flags.ignore_environment, os.listdir())\n"
+        "print(os.getcwd())"
+    )
     names, state, folder = run(ssh, code)
     assert "OMP_NUM_THREADS" not in names
     assert "SSH_CONNECTION" not in names
