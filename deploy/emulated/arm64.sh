@@ -96,12 +96,11 @@ start() { # STATE NAME CPU PORT
     mkdir -p "$1"/{upper,work,board}
     state="$(readlink -f "$1")"
     [[ -f "$state/host_key" ]] || ssh-keygen -q -t ed25519 -N '' -C "$name" -f "$state/host_key"
-    write_access "$state" "$name" "$port"
+    write_access "$state" "$name" "$port" emulated
     setsid unshare --mount --pid --fork --kill-child --uts "$0" inside "$state" "$name" "$cpu" "$port" \
         </dev/null >"$state/log" 2>&1 &
     echo $! >"$state/pid"
     wait_until_reached "$state" "$name" 60
-    echo "$name: ssh -F $state/ssh_config $name"
 }
 
 stop() { # STATE

@@ -34,9 +34,10 @@ client_key() {
     [[ -f "$cache/key" ]] || ssh-keygen -q -t ed25519 -N '' -C edgeprune -f "$cache/key"
 }
 
-# write_access STATE NAME PORT: how ssh reaches a board, for `ssh -F` or an Include in one's own ssh_config.
+# write_access STATE NAME PORT KIND: how ssh and edgeprune reach a board. `bin/ssh` knows the board's keys, so that
+# nothing of the user's own configuration is needed or changed.
 write_access() {
-    local state="$1" name="$2" port="$3"
+    local state="$1" name="$2" port="$3" kind="$4"
     echo "[127.0.0.1]:$port $(cut -d' ' -f1,2 "$state/host_key.pub")" >"$state/known_hosts"
     cat >"$state/ssh_config" <<EOF
 Host $name
@@ -48,7 +49,25 @@ Host $name
     UserKnownHostsFile $state/known_hosts
     StrictHostKeyChecking yes
     BatchMode yes
+Host 127.0.0.1
+    User pi
+    IdentityFile $cache/key
+    IdentitiesOnly yes
+    UserKnownHostsFile $state/known_hosts
 EOF
+    mkdir -p "$state/bin"
+    printf '#!/bin/sh\nexec %q -F %q "$@"\n' "$(command -v ssh)" "$state/ssh_config" >"$state/bin/ssh"
+    chmod +x "$state/bin/ssh"
+    cat >"$state/target.toml" <<EOF
+name = "$name"
+description = "Emulated 64-bit Arm board on this machine: ONNX Runtime, one thread"
+runtime = "onnxruntime"
+transport = "ssh"
+kind = "$kind"
+channel_multiple = 4
+address = "ssh://pi@127.0.0.1:$port"
+EOF
+    echo "$name: PATH=$state/bin:\$PATH edgeprune doctor $state/target.toml"
 }
 
 # wait_until_reached STATE NAME LIMIT_S: waits for a login, or says what the board's log ends with.

@@ -17,7 +17,7 @@ start() { # STATE NAME CPU PORT
     mkdir -p "$1"
     state="$(readlink -f "$1")"
     cp "$cache/icount_host_key.pub" "$state/host_key.pub"
-    write_access "$state" "$name" "$port"
+    write_access "$state" "$name" "$port" icount
     setsid qemu-system-aarch64 -M virt -cpu "$cpu" -smp 1 -m 1536 -accel tcg,thread=single \
         -icount shift=1,sleep=off -nographic -no-reboot -snapshot \
         -kernel "$cache/vmlinuz" -initrd "$cache/initrd.cpio" \
@@ -27,7 +27,6 @@ start() { # STATE NAME CPU PORT
         </dev/null >"$state/log" 2>&1 &
     echo $! >"$state/pid"
     wait_until_reached "$state" "$name" 120
-    echo "$name: ssh -F $state/ssh_config $name"
 }
 
 stop() { # STATE

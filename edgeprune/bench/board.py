@@ -45,13 +45,19 @@ class CommandControl:
 
 @dataclass(frozen=True)
 class Trap:
-    """Something that goes wrong on these boards, what to do about it, and where that is known from."""
+    """Something that goes wrong on these boards, what to do about it, and where that is known from.
+
+    The doctor speaks of it where `package` is installed in `version` and the processor lacks a feature.
+    """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
     what: str
     remedy: str
     source: str
+    package: str = ""
+    version: str = ""
+    lacks: str = ""
 
 
 @dataclass(frozen=True)

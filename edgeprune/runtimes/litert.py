@@ -28,6 +28,7 @@ class LiteRt:
     format = "tflite"
     precisions = ("fp32",)
     requirements = ("ai-edge-litert>=2.0", "numpy")
+    substitutes = {"ai-edge-litert": "tflite-runtime"}  # noqa: RUF012  # read, never written
     convert_limit_s = 600.0
 
     def __init__(self) -> None:

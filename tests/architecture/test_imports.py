@@ -46,7 +46,7 @@ _SHARED_DATA = {
 }
 _ROOMS = ("network", "bench", "verdict")
 # Carried to a board, like the runtimes: nothing but the standard library of Python 3.8 is at hand there.
-_BOARD_FILES = {"edgeprune/bench/agent.py", "edgeprune/bench/telemetry.py"}
+_BOARD_FILES = {f"edgeprune/bench/{name}.py" for name in ("agent", "telemetry", "checkup")}
 # Carried together, so that they may import each other.
 _SSH_BOARD_FILES = "edgeprune/transports/_ssh_board"
 

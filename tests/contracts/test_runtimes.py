@@ -11,13 +11,14 @@ import torch
 from small_networks import Residual, randomise
 
 from edgeprune import registry
-from edgeprune.bench import agent
+from edgeprune.bench import agent, checkup, telemetry
 from edgeprune.contracts import BuildRequest
 from edgeprune.network.export import export_network
 
 RUNTIMES = registry.entries("runtimes")
 _BESIDE = [entry.path.with_name(f"_{entry.path.stem}_profile.py") for entry in RUNTIMES.values()]
-BOARD_FILES = [*(entry.path for entry in RUNTIMES.values()), *filter(Path.is_file, _BESIDE), Path(agent.__file__)]
+_OURS = [Path(module.__file__) for module in (agent, checkup, telemetry)]
+BOARD_FILES = [*(entry.path for entry in RUNTIMES.values()), *filter(Path.is_file, _BESIDE), *_OURS]
 SETTINGS = {"threads": 1}
 
 

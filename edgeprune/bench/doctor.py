@@ -1,0 +1,140 @@
+"""Examines the board of a target, and holds its settings as a benchmark wants them."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeprune import registry
+from edgeprune.bench.findings import Finding, Patient, examine
+from edgeprune.bench.link import transport_of
+from edgeprune.bench.target import Target
+from edgeprune.contracts import Transport
+from edgeprune.errors import BoardError
+
+_CHECKUP = Path(__file__).with_name("checkup.py")
+_TELEMETRY = Path(__file__).with_name("telemetry.py")
+_LOOK_LIMIT_S = 120.0
+_HOLD_LIMIT_S = 24 * 3600.0
+_START_LIMIT_S = 60.0
+_END_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found on the board of a target."""
+
+    target: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether a measurement would be worth something."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Which settings are held as wanted, and what could not be changed."""
+
+    changed: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def diagnose(target: Target) -> Diagnosis:
+    """Examine the board; one that cannot be reached is a finding, not an error. Raises UsageError."""
+    transport = transport_of(target)
+    try:
+        return Diagnosis(target.name, (*_reached(transport), *examine(_patient(target, transport))))
+    except BoardError as error:
+        return Diagnosis(target.name, (Finding("connection", "error", str(error)),))
+    finally:
+        transport.close()
+
+
+@contextmanager
+def holding(target: Target) -> Iterator[Held]:
+    """Set what the target's controls want, and put it back at the end, also when the connection dies.
+
+    Raises BoardError when the board cannot be reached or somebody else holds its settings.
+    """
+    transport = transport_of(target)
+    holder = _Holder(transport, _arguments("hold", target, transport))
+    try:
+        yield holder.wait_until_held()
+    finally:
+        holder.end()
+        transport.close()
+
+
+class _Holder:
+    """Listens to the process on the board, which holds the settings for as long as somebody does."""
+
+    def __init__(self, transport: Transport, arguments: Sequence[str]) -> None:
+        self._transport, self._arguments = transport, arguments
+        self._held: Held | None = None
+        self._error: BoardError | None = None
+        self._answered, self._enough = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def wait_until_held(self) -> Held:
+        self._answered.wait(_START_LIMIT_S)
+        if self._held is None:
+            raise self._error or BoardError(f"The board did not set anything within {_START_LIMIT_S:g} s.")
+        return self._held
+
+    def end(self) -> None:
+        """Let go; the process is asked to end, and ends when everything is put back."""
+        self._enough.set()
+        self._thread.join(_END_LIMIT_S)
+
+    def _listen(self) -> None:
+        lines = self._transport.stream(self._arguments, _HOLD_LIMIT_S)
+        try:
+            for line in lines:
+                event = json.loads(line)
+                if event["event"] == "held":
+                    self._held = Held(tuple(event["changed"]), tuple(event["problems"]))
+                    self._answered.set()
+                if self._enough.is_set():
+                    break
+        except BoardError as error:
+            self._error = error
+        finally:
+            self._answered.set()
+            lines.close()  # type: ignore[attr-defined]  # every transport's stream is a generator
+
+
+def _reached(transport: Transport) -> list[Finding]:
+    started = time.perf_counter()
+    for _ in transport.stream(["-c", ""], _LOOK_LIMIT_S):
+        pass
+    where = transport.address or "this machine"
+    return [Finding("connection", "ok", f"{where}, Python starts in {time.perf_counter() - started:.2f} s")]
+
+
+def _patient(target: Target, transport: Transport) -> Patient:
+    runtime = registry.load("runtimes", target.runtime)
+    substitutes = dict(getattr(runtime, "substitutes", {}))
+    needed = tuple(runtime.requirements)
+    packages = [name.partition(">=")[0] for name in (*needed, *substitutes.values())]
+    packages += [trap.package for trap in (target.board.traps if target.board else ()) if trap.package]
+    arguments = [*_arguments("look", target, transport), "--packages", json.dumps(packages)]
+    for line in transport.stream(arguments, _LOOK_LIMIT_S):
+        facts: dict[str, Any] = json.loads(line)["facts"]
+        skew_s = facts["time_s"] - time.time()
+        return Patient(target, facts, needed, substitutes, skew_s)
+    raise BoardError(f"The board of target {target.name} said nothing of itself.")
+
+
+def _arguments(mode: str, target: Target, transport: Transport) -> list[str]:
+    board = asdict(target.board) if target.board else {}
+    controls = json.dumps({key: board.get(key, ()) for key in ("files", "commands")})
+    return [transport.put(_CHECKUP), mode, "--telemetry", transport.put(_TELEMETRY), "--board", controls]
