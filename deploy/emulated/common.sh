@@ -3,6 +3,9 @@
 
 set -euo pipefail
 
+# A user's own path may lack the folders of chroot and sshd.
+PATH="$PATH:/usr/sbin:/sbin"
+
 cache="${EDGEPRUNE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/edgeprune}/boards"
 
 die() {
@@ -13,7 +16,7 @@ die() {
 need() {
     local program
     for program in "$@"; do
-        PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null ||
+        command -v "$program" >/dev/null ||
             die "there is no $program here. Run: sudo deploy/emulated/install.sh"
     done
     [[ "$(id -u)" == 0 ]] || die "needs root, for chroots and device files. Run it with sudo."
