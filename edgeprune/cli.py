@@ -14,7 +14,19 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.settings import default_map
 
 # In the order of the help; each is the file of that name in edgeprune/commands/, with its flags on `command`.
-_COMMANDS = ("compress", "inspect", "export", "bench", "compare", "report", "targets", "doctor", "list", "demo")
+_COMMANDS = (
+    "compress",
+    "inspect",
+    "export",
+    "apply",
+    "bench",
+    "compare",
+    "report",
+    "targets",
+    "doctor",
+    "list",
+    "demo",
+)
 
 
 class _Commands(TyperGroup):

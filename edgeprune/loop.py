@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from edgeprune import registry
 from edgeprune.bench.measurement import measurement_to_dict
 from edgeprune.contracts import Controller, Method, Problem, utilisation
-from edgeprune.errors import StorageError
 from edgeprune.run.conclusion import Findings, conclude
+from edgeprune.run.fastest import OuterSearch
 from edgeprune.run.finetune import finetune
 from edgeprune.run.problem import original_trial, state_problem
 from edgeprune.run.shaping import split_epochs
-from edgeprune.run.trial import Trial, best_of, kept_score
+from edgeprune.run.trial import Trial, best_of, kept_score, key_of
 from edgeprune.run.workbench import Workbench
 from edgeprune.run_dir import RunDir, Stopwatch
 
@@ -39,20 +38,20 @@ def run_job(job: Job, progress: Progress, resume: bool = False) -> Result:
         bench = Workbench(job, folder, Stopwatch(folder), progress)
         bench.accuracy("original", bench.original)
         problem = state_problem(bench, method)
+        if job.budget.seeks_fastest:
+            return conclude(bench, OuterSearch(bench, method, problem, search).run())
         trials = search(bench, method, problem)
         chosen = best_of(trials, problem.limits)
         return conclude(bench, Findings(problem, trials, chosen, finetune(bench, method, problem, chosen)))
 
 
 def search(bench: Workbench, method: Method, problem: Problem) -> list[Trial]:
-    """Ask, measure and tell until the controller is done; finished trials of a killed run are told, not repeated."""
+    """Ask, measure and tell until the controller is done; what was measured before is told, not repeated."""
     controller: Controller = registry.load("controllers", bench.job.choices.controller)(problem)
-    finished = deque(Trial.from_json(trial) for trial in bench.folder.trials("search"))
+    finished = {trial.key: trial for trial in map(Trial.from_json, bench.folder.trials("search"))}
     trials = [original_trial(bench)]
     while (allocation := controller.ask()) is not None:
-        trial = finished.popleft() if finished else try_out(bench, method, problem, allocation)
-        if dict(trial.allocation) != dict(allocation):
-            raise StorageError(f"The trials in {bench.folder.path} belong to another run. Choose another --out.")
+        trial = finished.get(key_of(allocation)) or try_out(bench, method, problem, allocation)
         controller.tell(allocation, trial.outcome)
         trials.append(trial)
     return trials

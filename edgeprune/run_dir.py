@@ -24,6 +24,14 @@ class RunDir:
         """Name the folder; nothing is read or written yet."""
         self.path = path
         self.work = path / "work"
+        self._remembered = [self.work]
+
+    def apart(self, name: str) -> RunDir:
+        """Return the same run with working files of its own; it knows the finished steps of the whole run."""
+        other = RunDir(self.path)
+        other.work = self.work / name
+        other._remembered = [other.work, *self._remembered]
+        return other
 
     def file(self, name: str) -> Path:
         """Return the path of a file of the run."""
@@ -65,11 +73,11 @@ class RunDir:
 
     def remember(self, name: str, compute: Callable[[], Json]) -> Json:
         """Return the saved outcome of a step, or carry the step out and save its outcome (plain JSON types)."""
-        path = self.work / f"{name}.json"
-        if path.exists():
-            return self._read_json(path)  # type: ignore[no-any-return]  # what was saved is what compute returned
+        for path in (folder / f"{name}.json" for folder in self._remembered):
+            if path.exists():
+                return self._read_json(path)  # type: ignore[no-any-return]  # what was saved is what compute returned
         outcome = compute()
-        write_text(path, json.dumps(outcome, allow_nan=False))
+        write_text(self.work / f"{name}.json", json.dumps(outcome, allow_nan=False))
         return outcome
 
     def append_trial(self, trial: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,25 @@ class OnDevice:
     def __iter__(self) -> Iterator[Any]:
         for inputs, targets in self.loader:
             yield moved(inputs, self.device), moved(targets, self.device)
+
+
+class FirstBatches:
+    """The first batches of a loader, in every epoch; which they are is up to how the loader shuffles."""
+
+    def __init__(self, loader: Loader, count: int) -> None:
+        """Take at most `count` batches of an epoch."""
+        self.loader = loader
+        self.count = count
+
+    def __len__(self) -> int:
+        return min(self.count, count_batches(self.loader))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the loader which epoch begins."""
+        start_epoch(self.loader, epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from islice(self.loader, self.count)
 
 
 def as_inputs(inputs: Any) -> tuple[torch.Tensor, ...]:

@@ -17,8 +17,8 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from edgeprune.errors import VerificationError
-from edgeprune.files import storage_error
+from edgeprune.errors import ExportError, VerificationError
+from edgeprune.files import replacing, storage_error
 from edgeprune.network.export_onnx import (
     EXPORTER_ERRORS,
     OnnxJob,
@@ -79,6 +79,19 @@ def export_network(
     for warning in exported.warnings:
         progress.say(warning)
     return exported
+
+
+def save_exported_program(network: nn.Module, example_inputs: Sequence[torch.Tensor], path: Path) -> None:
+    """Write a copy of the network in eval mode as a `.pt2` archive; the archive appears whole or not at all.
+
+    Raises ExportError where torch.export cannot follow the network, StorageError when the disk refuses.
+    """
+    with _quiet_exporters():
+        program, warnings = _trace(_eval_copy(network), tuple(tensor.detach().cpu() for tensor in example_inputs))
+    if program is None:
+        raise ExportError(" ".join(warnings))
+    with replacing(path) as partial:
+        _save_program(program, partial)
 
 
 def _export(network: nn.Module, inputs: tuple[torch.Tensor, ...], out: Path, simplify: bool) -> Exported:

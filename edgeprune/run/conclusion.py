@@ -39,12 +39,16 @@ _FINAL_SAMPLES = 64
 
 @dataclass(frozen=True)
 class Findings:
-    """What the search and the training left: the problem, all trials, the chosen one, the finished network."""
+    """What the search and the training left: the problem, all trials, the chosen one, the finished network.
+
+    `shortfall` is a sentence on what no network reached, "" where the search found what was asked.
+    """
 
     problem: Problem
     trials: Sequence[Trial]
     chosen: Trial
     tuned: Tuned
+    shortfall: str = ""
 
 
 def conclude(bench: Workbench, findings: Findings) -> Result:
@@ -118,6 +122,8 @@ def _asked(bench: Workbench, ends: Ends, floor: float | None) -> AskedBudget:
 
 def _explained(decision: Decision, bench: Workbench, findings: Findings) -> Decision:
     """Add to a budget that nothing measured could meet how far down the network goes on this target."""
+    if findings.shortfall:
+        decision = replace(decision, verdict="fail", violations=(*decision.violations, findings.shortfall))
     searched = findings.trials[1:]
     if findings.chosen.feasible or not searched:
         return decision

@@ -61,15 +61,13 @@ def _measured_until_clear(bench: Workbench, built: Built, tuned: Tuned) -> list[
 def _ends(bench: Workbench, built: Built, tuned: Tuned, pair: tuple[Measurement, ...]) -> Ends:
     original, final = pair
     stages = tuned.stages
-    reached = (stages.recovered, stages.recalibrated, stages.cut, stages.original)
-    accuracy = next((value for value in reached if value is not None), None)
     original_outcome = bench.outcome(bench.built_original, original)
     final_outcome = bench.outcome(built, final)
     return Ends(
         original=original,
         final=final,
         original_costs=_costs(original, original_outcome, stages.original),
-        final_costs=_costs(final, final_outcome, accuracy),
+        final_costs=_costs(final, final_outcome, stages.reached),
         final_outcome=final_outcome,
         limits=bench.job.budget.limits(original_outcome),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgeprune.contracts import SAFE_UTILISATION, Limits, Outcome, utilisation
@@ -39,6 +39,15 @@ class Trial:
         """Read a trial back."""
         return cls(**{**data, "outcome": _outcome(data["outcome"]), "proofs": tuple(data["proofs"])})
 
+    @property
+    def key(self) -> frozenset[tuple[str, int]]:
+        """The allocation as something to look up."""
+        return key_of(self.allocation)
+
+    def judged(self, limits: Limits) -> Trial:
+        """Return the trial as other limits see it."""
+        return replace(self, feasible=utilisation(self.outcome, limits) <= 1)
+
     def line(self, limits: Limits) -> str:
         """Return one line for a person who follows the search."""
         outcome = self.outcome
@@ -54,6 +63,11 @@ def _outcome(data: Mapping[str, Any]) -> Outcome:
     low, high = data["latency_interval_ms"]
     others = tuple(_outcome(other) for other in data["others"])
     return Outcome(**{**data, "latency_interval_ms": (low, high), "others": others})
+
+
+def key_of(allocation: Allocation) -> frozenset[tuple[str, int]]:
+    """Return an allocation as something to look up."""
+    return frozenset(allocation.items())
 
 
 def kept_score(scores: Scores, allocation: Allocation) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,13 @@ class Workbench:
         self.original: nn.Module = job.model.module
         # NOTE: one for all rounds, because an engine may keep a converter warm.
         self._runtime: Runtime = registry.load("runtimes", job.target.runtime)()
+
+    def apart(self, name: str, job: Job) -> Workbench:
+        """Return a bench for another job of this run, with working files of its own and the same measured original."""
+        _ = self.built_original  # built once, for all of them
+        other = copy.copy(self)
+        other.job, other.folder = job, self.folder.apart(name)
+        return other
 
     @cached_property
     def built_original(self) -> Built:

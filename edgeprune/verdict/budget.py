@@ -53,6 +53,11 @@ class Budget:
         if drop is not None and not 0 <= drop < 1:
             raise UsageError(f"The accuracy drop {self.accuracy_drop} is not between 0 and 100 %.")
 
+    @property
+    def seeks_fastest(self) -> bool:
+        """Whether the latency is to be as low as the accuracy allows, instead of below a limit."""
+        return self.accuracy_drop is not None and self.latency_ms is None
+
     def limits(self, original: Outcome) -> Limits:
         """Return the absolute limits, given what the original costs."""
         return Limits(

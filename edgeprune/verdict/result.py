@@ -73,6 +73,12 @@ class Stages:
     exported: float | None = None
     shaped: float | None = None  # after the original, where the method trains before the cut
 
+    @property
+    def reached(self) -> float | None:
+        """The accuracy after the last step that happened."""
+        steps = (self.recovered, self.recalibrated, self.cut, self.original)
+        return next((accuracy for accuracy in steps if accuracy is not None), None)
+
 
 @dataclass(frozen=True)
 class Epoch:
