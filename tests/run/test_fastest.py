@@ -35,7 +35,7 @@ _BOARD = ("--target", "emulated-raspberry-pi-5-onnxruntime")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> JobFiles:
-    """Pictures, and a network that was trained on them."""
+    """Pictures, and a network that was trained on them for a moment."""
     folder = tmp_path_factory.mktemp("job")
     files = write_job_files(folder)
     torch.manual_seed(0)
@@ -131,17 +131,6 @@ def test_a_killed_search_resumes_to_the_same_end(
     ]
     assert (out / "plan.json").read_text() == (whole / "plan.json").read_text()
     assert (out / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
-
-
-def test_a_size_that_costs_more_accuracy_than_allowed_fails_with_the_best_found(
-    files: JobFiles, tmp_path: Path
-) -> None:
-    done = run(arguments(files, tmp_path / "out", "--max-drop", "0pt", "--size", "25%", "--epochs", "0"))
-    assert done.returncode == 1, done.stdout
-    assert "No faster network stayed within the accuracy drop" in done.stdout
-    result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert result["final"]["size_bytes"] <= result["budget"]["size_bytes"]
-    assert result["final"]["accuracy"] < result["original"]["accuracy"]
 
 
 @pytest.mark.parametrize(("epochs", "short"), [(1, (1, 1)), (3, (1, 3)), (20, (2, 10)), (100, (10, 10))])
