@@ -19,6 +19,7 @@ from edgeprune.network.data import Data, check_data, load_data
 from edgeprune.network.model import Model, Origin
 from edgeprune.progress import Progress, Silent
 from edgeprune.run.job import Choices, Job
+from edgeprune.run.precision import check_precision
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,7 @@ def compress(  # noqa: PLR0913  # what people script against names everything it
     epochs: int = 3,
     shape_epochs: int | None = None,
     seed: int = 0,
+    precision: str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Result:
@@ -61,9 +63,9 @@ def compress(  # noqa: PLR0913  # what people script against names everything it
         model=source,
         example_inputs=inputs,
         data=check_data(load_data(data) if isinstance(data, str) else data, source.module),
-        target=load_target(target) if isinstance(target, str) else target,
+        target=check_precision(load_target(target) if isinstance(target, str) else target, precision),
         budget=budget,
-        choices=Choices(method, controller, epochs, seed, shape_epochs=shape_epochs),
+        choices=Choices(method, controller, epochs, seed, shape_epochs=shape_epochs, precision=precision),
         out=Path(out),
         command=("edgeprune.compress",),
     )

@@ -214,11 +214,14 @@ class Controller(ABC):
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What a runtime builds from: both exports of one network, and the settings of the target."""
+    """What a runtime builds from: both exports of one network, real inputs, and what the target asks for.
+
+    `samples` are the numpy arrays of one inference each: what a precision that needs ranges is calibrated with.
+    """
 
     exported_program: Path | None  # None where torch.export could not follow the network
     onnx: Path
-    sample_inputs: tuple[Any, ...]  # numpy arrays
+    samples: Sequence[tuple[Any, ...]]
     precision: str
     settings: Mapping[str, Any]
 
@@ -240,6 +243,9 @@ class Runtime(Protocol):
     format: str  # file suffix of the artifact, without the dot
     precisions: tuple[str, ...]
     requirements: tuple[str, ...]  # what pip must install on the board
+
+    def unavailable(self) -> str:
+        """Return why this machine cannot open artifacts and what to do about it, "" where it can."""
 
     def build(self, request: BuildRequest, out: Path) -> None:
         """Write the artifact to `out`; raise ValueError saying what the engine refused."""

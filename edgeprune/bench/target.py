@@ -16,6 +16,8 @@ from edgeprune.errors import UnknownNameError, UsageError
 from edgeprune.registry import Entry
 
 _FOLDER = Path(__file__).parent.parent / "targets"
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -36,7 +38,7 @@ class Target:
     runtime: str
     transport: str = "local"
     kind: Literal["real", "icount", "emulated"] = "real"
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Precision = "fp32"
     threads: int = 1
     channel_multiple: int = 1
     address: str | None = None

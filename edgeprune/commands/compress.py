@@ -26,6 +26,7 @@ from edgeprune.commands.flags import (
     MethodName,
     ModelFile,
     Out,
+    PrecisionName,
     Seed,
     ShapeEpochs,
     Size,
@@ -63,6 +64,7 @@ def command(
     macs: Macs = None,
     memory: Memory = None,
     max_drop: MaxDrop = None,
+    precision: PrecisionName = None,
     method: MethodName = "taylor",
     controller: ControllerName = "bisect",
     epochs: Epochs = 3,
@@ -80,7 +82,7 @@ def command(
     from edgeprune.run.job import Choices
 
     budget = budget_from_text({"latency": latency, "size": size, "macs": macs, "memory": memory, "max-drop": max_drop})
-    choices = Choices(method, controller, epochs, seed, shape_epochs=shape_epochs)
+    choices = Choices(method, controller, epochs, seed, shape_epochs=shape_epochs, precision=precision)
     source = Source(model, arch, trust_pickle, data, Pictures(mean, std, input_size, seed))
     place = Place(out, resume, follow(as_json))
     result = compress(source, target, budget, choices, place)
@@ -104,7 +106,9 @@ def compress(source: Source, target: str, budget: Budget, choices: Choices, plac
     from edgeprune.loop import run_job
     from edgeprune.network.data import check_data, example_inputs
     from edgeprune.run.job import Job
+    from edgeprune.run.precision import check_precision
 
+    board = check_precision(load_target(target), choices.precision)
     model = load_source_model(source)
     data = check_data(load_source_data(source), model.module)
     command = ("edgeprune", *sys.argv[1:])

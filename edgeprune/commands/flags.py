@@ -34,6 +34,12 @@ InputSize = Annotated[
 TargetName = Annotated[
     str, typer.Option("--target", envvar="EDGEPRUNE_TARGET", help="Where to measure; see: edgeprune list targets.")
 ]
+PrecisionName = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", envvar="EDGEPRUNE_PRECISION", help="fp32, fp16 or int8; without it, the target's own precision."
+    ),
+]
 Latency = Annotated[str | None, typer.Option(envvar="EDGEPRUNE_LATENCY", help="8ms, 500us, or 60% of the original.")]
 Size = Annotated[str | None, typer.Option(envvar="EDGEPRUNE_SIZE", help="4MB, 700KB, or 50% of the original.")]
 Macs = Annotated[str | None, typer.Option(envvar="EDGEPRUNE_MACS", help="60M, 1.2G, or 50% of the original.")]

@@ -58,14 +58,14 @@ def load_source_data(source: Source) -> Data:
     return load_data(str(source.data), options)
 
 
-def source_inputs(source: Source, model: Model) -> tuple[torch.Tensor, ...]:
-    """Return inputs of the right shape: real ones where there is data, else random ones of --input-size."""
+def source_inputs(source: Source, model: Model, count: int = 1) -> tuple[torch.Tensor, ...]:
+    """Return inputs of the right shape: `count` real ones where there is data, else a random one of --input-size."""
     import torch
 
     from edgeprune.network.data import example_inputs
 
     if source.data is not None:
-        return example_inputs(load_source_data(source))
+        return example_inputs(load_source_data(source), count)
     if source.pictures.input_size is not None:
         shape = _shape(source.pictures.input_size)
         return (torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)),)

@@ -13,6 +13,7 @@ from edgeprune.errors import BuildError
 from edgeprune.network.activations import activation_bytes
 from edgeprune.network.counting import count_macs, count_parameters
 from edgeprune.network.export import Exported, export_network
+from edgeprune.network.onnx_run import run_samples
 from edgeprune.network.parity import check_parity
 from edgeprune.verdict.result import Proof
 
@@ -25,18 +26,25 @@ if TYPE_CHECKING:
     from edgeprune.bench.target import Target
     from edgeprune.progress import Progress
 
-    Arrays = tuple[np.ndarray[Any, Any], ...]
+    Array = np.ndarray[Any, Any]
+    Arrays = tuple[Array, ...]
 
 
 @dataclass(frozen=True)
 class BuildOrder:
-    """What to build for: the target, its engine, the inputs of one inference, real samples, how much to tidy."""
+    """What to build for: the target, its engine, the inputs of one inference, real samples, how much to tidy.
+
+    `samples` prove the artifact; `calibration` gives a precision its ranges. `not_run_because` is why the artifact
+    cannot be run on the target, "" where it can.
+    """
 
     target: Target
     runtime: Runtime
     example_inputs: tuple[torch.Tensor, ...]
     samples: Sequence[Arrays]
     simplify: bool
+    calibration: Sequence[Arrays] = ()
+    not_run_because: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,24 +89,20 @@ def build_verified(network: nn.Module, order: BuildOrder, folder: Path, progress
         macs=count_macs(network, order.example_inputs),
         parameters=count_parameters(network),
         activation_bytes=activation_bytes(network, order.example_inputs),
-        proofs=(_compare(network, artifact, order),),
+        proofs=_proofs(network, artifact, order),
         warnings=exported.warnings,
     )
 
 
-def samples_of(inputs: Sequence[torch.Tensor], batch: int) -> list[Arrays]:
-    """Split inputs (samples, ...) into those of one inference each, as arrays (batch, ...)."""
-    whole = len(inputs[0]) - len(inputs[0]) % batch
-    return [tuple(tensor[at : at + batch].numpy() for tensor in inputs) for at in range(0, whole, batch)]
-
-
 def _build(exported: Exported, order: BuildOrder, folder: Path) -> Path:
-    artifact = folder / f"model.{order.runtime.format}"
+    precision = order.target.precision
+    label = "" if precision == "fp32" else f".{precision}"
+    artifact = folder / f"model{label}.{order.runtime.format}"
     request = BuildRequest(
         exported_program=exported.exported_program,
         onnx=exported.onnx,
-        sample_inputs=order.samples[0],
-        precision=order.target.precision,
+        samples=order.calibration,
+        precision=precision,
         settings=order.target.engine_settings(),
     )
     try:
@@ -108,15 +112,30 @@ def _build(exported: Exported, order: BuildOrder, folder: Path) -> Path:
     return artifact
 
 
-def _compare(network: nn.Module, artifact: Path, order: BuildOrder) -> Proof:
+def _proofs(network: nn.Module, artifact: Path, order: BuildOrder) -> tuple[Proof, ...]:
+    """Compare the artifact with PyTorch, as the target runs it.
+
+    A lowered ONNX is run by ONNX Runtime here as well, which tells a loss of precision from a fault of an engine.
+    """
     target = order.target
-    outputs = run_on_target(artifact, target, order.samples)
-    reference = _reference_outputs(network, order.samples)
-    report = check_parity(reference, outputs, artifact.name, target.precision)
-    return Proof(f"{artifact.name} on {target.name} against PyTorch", **asdict(report), exact=False)
+    reference, by = _reference_outputs(network, order.samples), "PyTorch"
+    proofs = []
+    if artifact.suffix == ".onnx" and target.precision != "fp32":
+        outputs = run_samples(artifact, order.samples)
+        proofs.append(_compare(reference, outputs, f"{artifact.name} in ONNX Runtime here against {by}", target))
+        reference, by = outputs, "ONNX Runtime here"
+    if not order.not_run_because:
+        outputs = run_on_target(artifact, target, order.samples)
+        proofs.append(_compare(reference, outputs, f"{artifact.name} on {target.name} against {by}", target))
+    return tuple(proofs)
 
 
-def _reference_outputs(network: nn.Module, samples: Sequence[Arrays]) -> list[np.ndarray[Any, Any]]:
+def _compare(reference: Sequence[Array], outputs: Sequence[Array], what: str, target: Target) -> Proof:
+    report = check_parity(reference, outputs, what, target.precision)
+    return Proof(what, **asdict(report), exact=False)
+
+
+def _reference_outputs(network: nn.Module, samples: Sequence[Arrays]) -> list[Array]:
     """Return each output of the network over all samples, in the order in which an export flattens them."""
     import numpy as np
     import torch

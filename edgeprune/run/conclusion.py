@@ -12,6 +12,7 @@ from edgeprune.contracts import Problem
 from edgeprune.errors import BoardError, BuildError
 from edgeprune.files import replacing, sha256_of, write_text
 from edgeprune.network.weights import save_weights
+from edgeprune.run.calibration import with_artifact_accuracy
 from edgeprune.run.ends import Ends, measure_ends
 from edgeprune.run.trial import Trial
 from edgeprune.verdict.report import write_report
@@ -54,6 +55,7 @@ class Findings:
 def conclude(bench: Workbench, findings: Findings) -> Result:
     """Prove and measure the finished network, publish its files, and write the result and the report."""
     built = bench.build(findings.tuned.network, "final", samples=_FINAL_SAMPLES, simplify=True)
+    findings = replace(findings, tuned=with_artifact_accuracy(bench, built, findings.tuned))
     _publish_network(bench, built, findings.tuned)
     ends = measure_ends(bench, built, findings.tuned, findings.chosen)
     result = _result(bench, built, ends, findings)

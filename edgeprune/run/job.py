@@ -35,7 +35,7 @@ class Choices:
     """How to compress: which plug-ins, how long to train, and the seed of everything random.
 
     `shape_epochs` of the `epochs` go before the cut, where the method shapes the training; None leaves the split to
-    `run.shaping`.
+    `run.shaping`. `precision` None is the target's own.
     """
 
     method: str = "taylor"
@@ -44,6 +44,7 @@ class Choices:
     seed: int = 0
     max_rounds: int = 12
     shape_epochs: int | None = None
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing; raises UsageError."""
@@ -81,6 +82,7 @@ class Job:
             "target": self.target.name,
             "budget": asdict(self.budget),
             **asdict(self.choices),
+            "precision": self.target.precision,
         }
 
     def facts(self) -> dict[str, Any]:

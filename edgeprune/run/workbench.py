@@ -12,8 +12,10 @@ from edgeprune.bench.measure import QUICK, THOROUGH, MeasureOptions, measure, me
 from edgeprune.network.data import example_inputs
 from edgeprune.network.equivalence import check_masked_equivalence
 from edgeprune.network.evaluation import evaluate
+from edgeprune.network.stand_in import samples_of
 from edgeprune.network.surgery import apply
-from edgeprune.run.building import BuildOrder, Built, build_verified, samples_of
+from edgeprune.run.building import BuildOrder, Built, build_verified
+from edgeprune.run.calibration import calibration_samples
 from edgeprune.run.memory import network_memory_bytes
 from edgeprune.verdict.budget import Share
 from edgeprune.verdict.result import Proof
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     from edgeprune.contracts import Outcome, Runtime
     from edgeprune.network.plan import Plan
     from edgeprune.progress import Progress
+    from edgeprune.run.building import Arrays
     from edgeprune.run.job import Job
     from edgeprune.run_dir import RunDir, Stopwatch
 
 _SEARCH_SAMPLES = 4
+_CALIBRATION_SAMPLES = 32
 
 
 class Workbench:
@@ -82,8 +86,15 @@ class Workbench:
             example_inputs=inputs,
             samples=samples_of(example_inputs(self.job.data, samples)[: len(inputs)], len(inputs[0])),
             simplify=simplify,
+            calibration=self._calibration(max(_CALIBRATION_SAMPLES, 2 * samples)),
         )
         return build_verified(network, order, self.folder.work / name, self.progress)
+
+    def _calibration(self, count: int) -> list[Arrays]:
+        """Return training inputs for a precision that needs ranges; fp32 and fp16 need none."""
+        if self.job.target.precision != "int8":
+            return []
+        return calibration_samples(self.job.data, count, len(self.job.example_inputs[0]))
 
     def measure_original(self) -> Measurement:
         """Measure the original alone."""

@@ -35,6 +35,11 @@ class LiteRt:
         """Start nothing yet: only `build` needs the converter."""
         self._converter: Converter | None = None
 
+    def unavailable(self) -> str:
+        """Say whether both packages are missing."""
+        installed = find_spec("ai_edge_litert") or find_spec("tflite_runtime")
+        return "" if installed else "ai-edge-litert is not installed; run: pip install ai-edge-litert"
+
     def build(self, request: BuildRequest, out: Path) -> None:
         """Convert the exported program; the first call of an instance also loads the converter (some seconds)."""
         if request.precision not in self.precisions:

@@ -1,13 +1,13 @@
-"""ONNX Runtime on the processor.
+"""ONNX Runtime on the processor, or on what the target's `providers` name.
 
-Build: the exported ONNX itself. Board: `pip install onnxruntime` (1.14 or later for opset 18).
+Build: the exported ONNX, at the asked precision. Board: `pip install onnxruntime` (1.14 or later for opset 18).
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,30 +23,51 @@ _OWN_OPERATORS = ("ReorderInput", "ReorderOutput")
 _OWN_NODES = ("gemm_input_reshape", "gemm_output_reshape")
 # ONNX Runtime calls its tensor types after C.
 _TYPES = {"float": "float32", "double": "float64", "half": "float16"}
+_MISSING = "{} is asked for, and this onnxruntime {} has {}; install the build that has it, or change `providers`"
+_CPU = "CPUExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
 
 
 class OnnxRuntime:
-    """Runs ONNX files with the CPU provider, operators one after the other."""
+    """Runs ONNX files, operators one after the other.
+
+    A target's `providers`, for example `["CUDAExecutionProvider"]`, are tried in their order; the first must be there,
+    and the processor takes the operators that none of them has.
+    """
 
     format = "onnx"
-    precisions = ("fp32",)
+    precisions = ("fp32", "fp16", "int8")
     requirements = ("onnxruntime>=1.14", "numpy")
 
+    def unavailable(self) -> str:
+        """Say whether the package is missing."""
+        return "" if find_spec("onnxruntime") else "onnxruntime is not installed; run: pip install onnxruntime"
+
     def build(self, request: BuildRequest, out: Path) -> None:
-        """Copy the ONNX, once a session has accepted it."""
+        """Write the ONNX at the asked precision, once a session on the processor has accepted it.
+
+        The processor computes fp16 no faster than fp32, so there it is a way to store weights.
+        """
+        from edgeprune.runtimes import _onnx_precision as precision
+
         if request.precision not in self.precisions:
             raise ValueError(f"onnxruntime builds {self.precisions}, not {request.precision!r}")
         try:
-            _session(str(request.onnx), request.settings)
+            _session(str(request.onnx), {})
         except Exception as error:  # the engine's errors have no base class of their own
             raise ValueError(str(error)) from error
-        if request.onnx != out:
-            partial = out.with_name(f".{out.name}.partial")
-            shutil.copyfile(request.onnx, partial)
-            partial.replace(out)
+        providers = _providers(request.settings)
+        if request.precision == "int8":
+            scheme = precision.SYMMETRIC if _TENSORRT in providers else precision.AFFINE
+            precision.write_int8(request.onnx, out, request.samples, scheme)
+        elif request.precision == "fp16":
+            write = precision.write_half_weights if providers == [_CPU] else precision.write_half
+            write(request.onnx, out)
+        else:
+            precision.copy_onnx(request.onnx, out)
 
     def open(self, artifact: str, settings: Mapping[str, Any]) -> _Session:
-        """Load an ONNX file with `threads` threads."""
+        """Load an ONNX file with `threads` threads; raises ValueError where the first provider is not at hand."""
         return _Session(_session(artifact, settings))
 
     def profile(self, artifact: str, settings: Mapping[str, Any], inputs: Sequence[Any]) -> Mapping[str, float]:
@@ -88,10 +109,23 @@ def _session(artifact: str, settings: Mapping[str, Any], profile_prefix: str | N
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
-    if profile_prefix is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = profile_prefix
-    return onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+    options.enable_profiling = profile_prefix is not None
+    options.profile_file_prefix = profile_prefix or ""
+    providers = _providers(settings)
+    there = onnxruntime.get_available_providers()
+    known = [name for name in providers if name in there]
+    if providers[0] in there:
+        session = onnxruntime.InferenceSession(artifact, options, providers=known)
+        there = session.get_providers()  # a provider whose libraries do not load is left out without an error
+        if providers[0] in there:
+            return session
+    raise ValueError(_MISSING.format(providers[0], onnxruntime.__version__, ", ".join(there)))
+
+
+def _providers(settings: Mapping[str, Any]) -> list[str]:
+    """Return the providers in the order in which they are tried, the processor last."""
+    asked = [str(name) for name in settings.get("providers", ())]
+    return [*(name for name in asked if name != _CPU), _CPU] if asked != [_CPU] else asked
 
 
 def _by_layer(events: Sequence[Mapping[str, Any]]) -> Mapping[str, float]:

@@ -76,7 +76,7 @@ class Stages:
     @property
     def reached(self) -> float | None:
         """The accuracy after the last step that happened."""
-        steps = (self.recovered, self.recalibrated, self.cut, self.original)
+        steps = (self.exported, self.recovered, self.recalibrated, self.cut, self.original)
         return next((accuracy for accuracy in steps if accuracy is not None), None)
 
 
@@ -101,7 +101,8 @@ class Seconds:
 class Proof:
     """One comparison of two versions of a network; `exact` where they must agree to rounding.
 
-    Differences are None where only shapes, counts and finite outputs could be compared.
+    Differences are None where only shapes, counts and finite outputs could be compared; `snr_db`, how far the
+    difference lies below the output, also where nothing differs.
     """
 
     what: str
@@ -110,6 +111,7 @@ class Proof:
     top1_agreement: float | None
     samples: int
     exact: bool
+    snr_db: float | None = None
 
 
 @dataclass(frozen=True)

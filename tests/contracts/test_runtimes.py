@@ -42,7 +42,7 @@ def artifact(runtime, network, inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
     exported = export_network(network, (inputs,), folder, simplify=False)
     out = folder / f"artifact.{runtime.format}"
-    request = BuildRequest(exported.exported_program, exported.onnx, (inputs.numpy(),), "fp32", SETTINGS)
+    request = BuildRequest(exported.exported_program, exported.onnx, [(inputs.numpy(),)], "fp32", SETTINGS)
     try:
         runtime.build(request, out)
     except ValueError as error:

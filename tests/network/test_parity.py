@@ -37,6 +37,29 @@ def test_lower_precisions_have_wider_limits():
         check_parity([SCORES], [noisy], "shift", "a precision nobody knows")
 
 
+def test_noise_is_told_in_decibels():
+    noise = np.random.default_rng(1).normal(size=SCORES.shape)
+    report = check_parity([SCORES], [SCORES + 0.1 * noise], "noise", "int8")
+    assert report.snr_db == pytest.approx(20.0, abs=0.5)
+    assert check_parity([SCORES], [SCORES.copy()], "copy").snr_db is None
+    with pytest.raises(VerificationError, match=r"lies only 7\.\d dB below the output; at least 8 dB is rounding"):
+        check_parity([np.tile(SCORES, 4)], [np.tile(SCORES + 0.45 * noise.clip(-2, 2), 4)], "noise", "int8")
+
+
+@pytest.mark.parametrize(
+    ("samples", "others", "passes"), [(4, 1, True), (4, 4, False), (100, 15, True), (100, 30, False)]
+)
+def test_few_samples_are_no_proof_of_disagreement(samples, others, passes):
+    reference = np.tile([1.0, 0.9, 0.0], (samples, 1))
+    outputs = reference.copy()
+    outputs[:others] = [0.9, 1.0, 0.0]
+    if passes:
+        assert check_parity([reference], [outputs], "x", "int8").top1_agreement == 1 - others / samples
+    else:
+        with pytest.raises(VerificationError, match=f"of {samples} samples; at least 85.0% is needed"):
+            check_parity([reference], [outputs], "x", "int8")
+
+
 @pytest.mark.parametrize(
     ("reference", "outputs", "said"),
     [

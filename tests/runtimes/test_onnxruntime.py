@@ -27,12 +27,12 @@ def test_the_artifact_is_the_onnx(tmp_path, runtime):
     assert (tmp_path / "built.onnx").read_bytes() == exported.onnx.read_bytes() == before
 
 
-@pytest.mark.parametrize(("name", "value"), [("precision", "int8"), ("onnx", None)])
-def test_what_it_cannot_build_is_a_value_error(tmp_path, runtime, name, value):
+@pytest.mark.parametrize(("precision", "said"), [("int4", "not 'int4'"), ("fp32", "bad.onnx")])
+def test_what_it_cannot_build_is_a_value_error(tmp_path, runtime, precision, said):
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"no network")
-    request = BuildRequest(None, bad, (), "int8" if name == "precision" else "fp32", {})
-    with pytest.raises(ValueError, match="not 'int8'" if name == "precision" else "bad.onnx"):
+    request = BuildRequest(None, bad, (), precision, {})
+    with pytest.raises(ValueError, match=said):
         runtime.build(request, tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
 

@@ -1,0 +1,53 @@
+"""Real inputs for a precision that takes its ranges from them, and what a precision does to the accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edgeprune.bench.measure import run_on_target
+from edgeprune.network.batches import as_inputs
+from edgeprune.network.data import Data, calibration_batches
+from edgeprune.network.evaluation import evaluate
+from edgeprune.network.stand_in import FirstSamples, StandIn, samples_of
+
+if TYPE_CHECKING:
+    from edgeprune.run.building import Arrays, Built
+    from edgeprune.run.finetune import Tuned
+    from edgeprune.run.workbench import Workbench
+
+# What judges an artifact: enough to see half a point, and seconds on most boards.
+_JUDGED_SAMPLES = 1000
+
+
+def calibration_samples(data: Data, count: int, batch: int) -> list[Arrays]:
+    """Return `count` training inputs without augmentation, or all where there are fewer, `batch` an inference."""
+    samples: list[Arrays] = []
+    for inputs, _ in calibration_batches(data, count):
+        samples += samples_of([tensor.cpu() for tensor in as_inputs(inputs)], batch)
+        if len(samples) * batch >= count:
+            break
+    return samples[: -(-count // batch)]
+
+
+def with_artifact_accuracy(bench: Workbench, built: Built, tuned: Tuned) -> Tuned:
+    """Add the accuracy of the artifact on its target, where its precision is not the one that was trained in.
+
+    It is the accuracy on the whole validation set, moved by what the artifact changes on its first samples.
+    """
+    target = bench.job.target
+    before = tuned.stages.reached
+    if target.precision == "fp32" or before is None:
+        return tuned
+
+    def compute() -> float:
+        data = replace(bench.job.data, validation=FirstSamples(bench.job.data.validation, _JUDGED_SAMPLES))
+        batch = len(bench.job.example_inputs[0])
+        artifact = StandIn(lambda samples: run_on_target(built.artifact, target, samples), batch)
+        change = evaluate(artifact, data) - evaluate(tuned.network, data)
+        bench.progress.say(f"accuracy at {target.precision}: {change * 100:+.2f} points on {_JUDGED_SAMPLES:,} samples")
+        return min(max(before + change, 0.0), 1.0)
+
+    with bench.watch("measuring"):
+        exported = bench.folder.remember("accuracy-exported", compute)
+    return replace(tuned, stages=replace(tuned.stages, exported=exported))
