@@ -67,7 +67,7 @@ def test_int8_needs_real_inputs(files, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_at_int8_is_judged_by_what_the_artifact_answers(files, tmp_path):
-    done = edgeprune(*files.arguments(tmp_path / "run", "--macs", "60%", "--epochs", "3", "--precision", "int8"))
+    done = edgeprune(*files.arguments(tmp_path / "run", "--macs", "60%", "--epochs", "1", "--precision", "int8"))
     assert "points on 1,000 samples" in done.output, done.output
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     stages = result["stages"]
@@ -75,6 +75,6 @@ def test_a_run_at_int8_is_judged_by_what_the_artifact_answers(files, tmp_path):
     assert abs(stages["exported"] - stages["recovered"]) <= 0.3
     assert (tmp_path / "run" / "model.int8.onnx").stat().st_size == result["final"]["size_bytes"]
     assert re.search(r"signal to noise", (tmp_path / "run" / "report.html").read_text())
-    again = edgeprune(*files.arguments(tmp_path / "run", "--macs", "60%", "--epochs", "3", "--resume"))
+    again = edgeprune(*files.arguments(tmp_path / "run", "--macs", "60%", "--epochs", "1", "--resume"))
     assert again.exit_code == 2
     assert "was begun with another precision: 'int8' then, 'fp32' now" in again.output
