@@ -15,16 +15,21 @@ from edgeprune.errors import VerificationError
 from edgeprune.network.coupling.ride import Trace, as_inputs, evaluating, forward, outputs_in, trace_network
 from edgeprune.network.cutting import positions_of, removed_units, zero_positions
 from edgeprune.network.groups import Group
+from edgeprune.network.merging import merges
 from edgeprune.network.plan import Plan
 from edgeprune.network.structure import structure_of
-from edgeprune.network.surgery import copied
+from edgeprune.network.surgery import copied, merged
 
 TOLERANCE = 1e-7  # of the largest output, in float64, where rounding alone gives about 1e-13
+ALIKE = 1e-4  # of the largest output: units that were trained to be alike in float32 differ by rounding
 
 
 @dataclass(frozen=True)
 class EquivalenceReport:
-    """What was compared; `largest_difference` is relative to the largest output, None where no comparison is exact."""
+    """What was compared; `largest_difference` is relative to the largest output, None where no comparison is exact.
+
+    `merge_difference` is what merging units changed, likewise relative; None where the plan merges none.
+    """
 
     exact: bool
     largest_difference: float | None
@@ -32,12 +37,15 @@ class EquivalenceReport:
     parameters_after: int
     parameters_expected: int
     inexact_groups: tuple[str, ...] = ()
+    merge_difference: float | None = None
 
 
 def check_masked_equivalence(original: nn.Module, cut: nn.Module, plan: Plan, example_inputs: Any) -> EquivalenceReport:
     """Compare the cut network with the masked original in float64; raises VerificationError where they differ.
 
-    Where a norm runs across the removed units, shapes, parameter counts and finite outputs are checked instead.
+    Units that the plan merges are first compared as they are summed, to rounding, and then as they were before, to
+    `ALIKE`: that is the loss of merging them. Where a norm runs across the removed units, shapes, parameter counts
+    and finite outputs are checked instead.
     """
     trace = trace_network(original, example_inputs)
     groups = structure_of(trace).groups
@@ -50,7 +58,7 @@ def check_masked_equivalence(original: nn.Module, cut: nn.Module, plan: Plan, ex
             f"{wrong_tensor(original, cut, groups, removed)}."
         )
     inexact = tuple(group.name for group in groups if not group.exact and removed.get(group.name))
-    masked = copied(original).double()
+    masked = copied(merged(plan, original, groups)).double()
     zero_positions(masked, positions_of(groups, removed, "reader"))
     difference = _compare(masked, copied(cut).double(), as_double(example_inputs), exact=not inexact)
     if difference is not None and not difference <= TOLERANCE:
@@ -58,7 +66,26 @@ def check_masked_equivalence(original: nn.Module, cut: nn.Module, plan: Plan, ex
             f"The cut network differs from the masked original by {difference:.3g} of the largest output "
             f"(allowed: {TOLERANCE:g}) after pruning {', '.join(sorted(removed))}."
         )
-    return EquivalenceReport(not inexact, difference, before, after, expected, inexact)
+    loss = _merge_difference(original, cut, plan, groups, example_inputs) if merges(plan) and not inexact else None
+    return EquivalenceReport(not inexact, difference, before, after, expected, inexact, loss)
+
+
+def _merge_difference(
+    original: nn.Module, cut: nn.Module, plan: Plan, groups: tuple[Group, ...], example_inputs: Any
+) -> float | None:
+    """Compare with the original in which the merged units are whole; raises VerificationError where it matters."""
+    whole = set(merges(plan))
+    pruned = Plan(tuple(edit for edit in plan.edits if edit.group not in whole))
+    masked = copied(original).double()
+    zero_positions(masked, positions_of(groups, removed_units(pruned, groups), "reader"))
+    difference = _compare(masked, copied(cut).double(), as_double(example_inputs), exact=True)
+    if difference is not None and not difference <= ALIKE:
+        raise VerificationError(
+            f"Merging units of {', '.join(sorted(whole))} changes the outputs by {difference:.3g} of the largest "
+            f"(allowed: {ALIKE:g}): they are not alike in this network. Merge them in the network that was trained "
+            "for it, or prune them."
+        )
+    return difference
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,9 +20,24 @@ class PruneChannels:
     keep: tuple[int, ...]
 
 
-Edit = PruneChannels
-_EDITS: Mapping[str, type[Edit]] = {"prune_channels": PruneChannels}
-_NAMES = {kind: name for name, kind in _EDITS.items()}
+@dataclass(frozen=True)
+class MergeChannels:
+    """Keep the first unit of every cluster; what read the others of a cluster reads the first instead.
+
+    Every unit of the group is in exactly one cluster. Where the units of each cluster are alike, nothing is lost.
+    """
+
+    group: str
+    clusters: tuple[tuple[int, ...], ...]
+
+    @property
+    def keep(self) -> tuple[int, ...]:
+        """The units that stay, ascending."""
+        return tuple(sorted(cluster[0] for cluster in self.clusters if cluster))
+
+
+Edit = PruneChannels | MergeChannels
+_NAMES: Mapping[type[Edit], str] = {PruneChannels: "prune_channels", MergeChannels: "merge_channels"}
 
 
 @dataclass(frozen=True)
@@ -52,9 +67,27 @@ class Plan:
 
 def _edit_from_dict(data: dict[str, Any]) -> Edit:
     name = data.pop("edit", None)
-    if name not in _EDITS:
-        raise UnknownNameError("edit", str(name), _EDITS)
+    if name not in _READERS:
+        raise UnknownNameError("edit", str(name), _READERS)
     try:
-        return _EDITS[name](group=str(data["group"]), keep=tuple(int(unit) for unit in data["keep"]))
+        return _READERS[name](data)
     except (KeyError, TypeError, ValueError) as error:
         raise PlanError(f"The edit {data!r} is not complete: {error!r}.") from error
+
+
+def _prune_channels(data: Mapping[str, Any]) -> PruneChannels:
+    return PruneChannels(str(data["group"]), _units(data["keep"]))
+
+
+def _merge_channels(data: Mapping[str, Any]) -> MergeChannels:
+    return MergeChannels(str(data["group"]), tuple(_units(cluster) for cluster in data["clusters"]))
+
+
+def _units(values: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(int(unit) for unit in values)
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], Edit]] = {
+    "prune_channels": _prune_channels,
+    "merge_channels": _merge_channels,
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from torch import fx, nn
@@ -19,11 +19,13 @@ from edgeprune.network.cutting import Positions, named_tensors, positions_of, re
 from edgeprune.network.following import FixedSizeError, Removal, first_failure, follow_sizes, refusal
 from edgeprune.network.graph_sizes import NodeRecord, exported_network, patch_graph, trace_graph
 from edgeprune.network.groups import Group, Structure
+from edgeprune.network.merging import merge_readers, merges
 from edgeprune.network.plan import Plan, PruneChannels
 from edgeprune.network.selection import allowed_counts, select_units
 from edgeprune.network.structure import structure_and_solution
 
 Via = Literal["modules", "export", "auto"]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def apply(plan: Plan, model: nn.Module, example_inputs: Any, via: Via = "modules") -> nn.Module:
@@ -40,9 +42,11 @@ def apply(plan: Plan, model: nn.Module, example_inputs: Any, via: Via = "modules
         raise UnknownNameError("way to cut (via)", via, ("modules", "export", "auto"))
     if isinstance(model, fx.GraphModule) and via != "export":
         trace, records = trace_graph(model, example_inputs)
-        return _cut_graph(plan, model, look(trace), records)
+        seen = look(trace)
+        return _cut_graph(plan, merged(plan, model, seen.structure.groups), seen, records)
     seen = look(trace_network(model, example_inputs))
     removed = removed_units(plan, seen.structure.groups)
+    model = merged(plan, model, seen.structure.groups)
     if via == "export":
         return _apply_to_graph(plan, model, example_inputs, seen.structure.groups)
     try:
@@ -51,6 +55,19 @@ def apply(plan: Plan, model: nn.Module, example_inputs: Any, via: Via = "modules
         if via == "modules":
             raise
         return _apply_to_graph(plan, model, example_inputs, seen.structure.groups)
+
+
+def merged(plan: Plan, model: Network, groups: Sequence[Group]) -> Network:
+    """The network itself where a plan merges nothing, else a copy whose readers have been summed.
+
+    The units that no weight reads any more are still there; raises PlanError as `apply` does.
+    """
+    removed_units(plan, groups)
+    if not merges(plan):
+        return model
+    summed = copied(model)
+    merge_readers(summed, plan, groups)
+    return summed
 
 
 def fixed_size(model: nn.Module, example_inputs: Any) -> str:
@@ -155,7 +172,7 @@ def cut_copy(model: nn.Module, positions: Positions, structure: Structure) -> nn
     return cut
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copied(model: Network) -> Network:
     """A deep copy; raises ModelError where the network holds something that cannot be copied."""
     try:
         return copy.deepcopy(model)
