@@ -124,7 +124,7 @@ def test_clusters_hold_every_unit_once(clusters):
 
 def test_units_bound_to_equal_counts_or_under_one_norm_are_not_merged():
     network = randomise(Grouped())
-    for name, reason in (("conv", "grouped convolution"), ("mix", "norm")):
+    for name, reason in (("grouped", "grouped convolution"), ("mix", "norm")):
         clusters = ((0, 1), (2,), (3,), (4, 5), (6,), (7,))
         with pytest.raises(PlanError, match=rf"cannot be merged: .*{reason}"):
             apply(Plan((MergeChannels(name, clusters),)), network, PICTURES)
