@@ -23,12 +23,17 @@ from tests.jobs import JobFiles, network, write_job_files
 
 pytestmark = pytest.mark.slow
 
+# Its clock costs no time; what only a real one can show is measured on the host.
 _BOARD = "emulated-raspberry-pi-5-onnxruntime"
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> JobFiles:
     return write_job_files(tmp_path_factory.mktemp("job"))
+
+
+def job(files: JobFiles, out: Path, *more: str) -> list[str]:
+    return files.arguments(out, "--target", _BOARD, *more)
 
 
 def command(arguments: list[str]) -> list[str]:
@@ -47,7 +52,7 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 def finished(files: JobFiles, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A run to 60 % of the MACs, which every machine counts alike, so that its plan is always the same."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    done = run(files.arguments(out, "--macs", "60%", "--epochs", "3", "--json"))
+    done = run(job(files, out, "--macs", "60%", "--epochs", "3", "--json"))
     assert done.returncode == 0, done.stderr
     return out, json.loads(done.stdout)
 
@@ -133,7 +138,7 @@ def test_a_killed_run_resumes_to_the_same_end(
 ) -> None:
     """Killed in the search and in the training: no trial or epoch is repeated, plan and weights are the same."""
     out = tmp_path / "killed"
-    arguments = files.arguments(out, "--macs", "60%", "--epochs", "3", "--resume")
+    arguments = job(files, out, "--macs", "60%", "--epochs", "3", "--resume")
     trials = out / "trials.jsonl"
     kill_when(arguments, lambda: trials.exists() and trials.read_bytes().count(b"\n") >= 2)
     before = trials.read_bytes()
@@ -152,7 +157,7 @@ def test_a_killed_run_resumes_to_the_same_end(
 
 def shaped_arguments(files: JobFiles, out: Path) -> list[str]:
     """A method that trains: of three epochs two go before the cut."""
-    return [*files.arguments(out, "--macs", "60%", "--epochs", "3", "--resume", "--json"), "--method", "growing-reg"]
+    return [*job(files, out, "--macs", "60%", "--epochs", "3", "--resume", "--json"), "--method", "growing-reg"]
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +199,7 @@ def test_a_run_killed_while_it_is_shaped_resumes_to_the_same_end(
 
 
 def test_epochs_before_the_cut_are_refused_where_the_method_only_scores(files: JobFiles, tmp_path: Path) -> None:
-    done = run(files.arguments(tmp_path / "out", "--macs", "60%", "--epochs", "3", "--shape-epochs", "1"))
+    done = run(job(files, tmp_path / "out", "--macs", "60%", "--epochs", "3", "--shape-epochs", "1"))
     assert done.returncode == 2
     assert "'magnitude' only scores" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -203,7 +208,7 @@ def test_epochs_before_the_cut_are_refused_where_the_method_only_scores(files: J
 def test_a_finished_run_resumed_measures_nothing_again(finished: tuple[Path, dict[str, Any]], files: JobFiles) -> None:
     out, printed = finished
     trials = (out / "trials.jsonl").read_bytes()
-    done = run(files.arguments(out, "--macs", "60%", "--epochs", "3", "--resume", "--json"))
+    done = run(job(files, out, "--macs", "60%", "--epochs", "3", "--resume", "--json"))
     assert done.returncode == 0, done.stderr
     assert (out / "trials.jsonl").read_bytes() == trials
     assert json.loads(done.stdout)["final"] == printed["final"]
@@ -211,13 +216,13 @@ def test_a_finished_run_resumed_measures_nothing_again(finished: tuple[Path, dic
 
 def test_resuming_with_other_settings_is_refused(finished: tuple[Path, dict[str, Any]], files: JobFiles) -> None:
     out, _ = finished
-    done = run(files.arguments(out, "--macs", "60%", "--epochs", "4", "--resume"))
+    done = run(job(files, out, "--macs", "60%", "--epochs", "4", "--resume"))
     assert done.returncode == 2
     assert "another epochs: 3 then, 4 now" in done.stderr
 
 
 def test_a_latency_that_cannot_be_met_fails_with_the_best_found_and_the_floor(files: JobFiles, tmp_path: Path) -> None:
-    done = run(files.arguments(tmp_path / "out", "--latency", "1us", "--epochs", "1"))
+    done = run(job(files, tmp_path / "out", "--latency", "1us", "--epochs", "1"))
     assert done.returncode == 1
     assert "No smaller network met the budget" in done.stdout
     result = read_result(tmp_path / "out" / "result.json")
@@ -244,7 +249,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_stops_the_run_and_space_lets_it_go_on(files: JobFiles, small_disk: Path) -> None:
     out = small_disk / "out"
-    arguments = files.arguments(out, "--macs", "60%", "--epochs", "1")
+    arguments = job(files, out, "--macs", "60%", "--epochs", "1")
     full = run(arguments)
     assert full.returncode == 5
     assert "No space left on device" in full.stderr
@@ -257,11 +262,11 @@ def test_a_latency_budget_is_met_as_measured(tmp_path: Path) -> None:
     """From Python, with the caller's own network; wide margins, because this machine may be busy."""
     model = _wide_network()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    job = write_job_files(tmp_path)
+    written = write_job_files(tmp_path)
     result: Result = ep.compress(
         model,
         torch.zeros(1, 3, 8, 8),
-        data=str(job.data),
+        data=str(written.data),
         target="host",
         budget=ep.Budget(latency_ms=ep.Share(0.6)),
         method="magnitude",
@@ -275,7 +280,7 @@ def test_a_latency_budget_is_met_as_measured(tmp_path: Path) -> None:
 
 def test_a_memory_budget_is_met_as_measured(files: JobFiles, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = run(files.arguments(out, "--memory", "70%", "--target", _BOARD, "--epochs", "0"))
+    done = run(job(files, out, "--memory", "70%", "--epochs", "0"))
     assert done.returncode == 0, done.stderr
     result = read_result(out / "result.json")
     original, final = result.original.memory_bytes, result.final.memory_bytes
