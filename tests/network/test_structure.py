@@ -104,6 +104,33 @@ def test_heads_are_units_and_their_table_follows():
     assert slices_of(heads)["1.qkv.weight", 0].index[1] == (4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23)
 
 
+def test_an_empty_range_of_tokens_still_has_its_channels():
+    def run(self, x):
+        y = self.a(x)
+        return self.b(torch.cat([y[:, :0], y[:, 0:] * 2], 1))
+
+    network = Run(run, a=nn.Linear(3, 6), b=nn.Linear(6, 2))
+    assert group_of(network, torch.randn(2, 4, 3), "a").size == 6
+
+
+def test_a_layer_that_mixes_tokens_shrinks_with_the_channels_beside_them():
+    network = Run(lambda self, x: self.b(self.mix(self.a(x).transpose(1, 2)).transpose(1, 2) * self.a(x)),
+                  a=nn.Linear(3, 6), mix=nn.Linear(4, 4), b=nn.Linear(6, 2))  # fmt: skip
+    layers = {layer.name: layer for layer in network_structure(network, torch.randn(2, 4, 3)).layers}
+    assert layers["mix"].in_group == "a"
+
+
+def test_heads_go_on_where_the_channels_of_a_head_have_a_layer_of_their_own():
+    def run(self, x):
+        n = x.shape[0]
+        y = self.pool(self.a(x).reshape(n, 5, 2, 4).permute(0, 2, 3, 1).reshape(n * 2, 4, 5))
+        return self.b(y.reshape(n, 2, 4, 5).permute(0, 3, 1, 2).reshape(n, 5, 8))
+
+    network = Run(run, a=nn.Linear(3, 8), pool=nn.Conv1d(4, 4, 1, groups=4), b=nn.Linear(8, 2))
+    group = group_of(network, torch.randn(2, 5, 3), "a")
+    assert slices_of(group)["b.weight", 1].index == ((0, 1, 2, 3), (4, 5, 6, 7))
+
+
 def test_inputs_and_outputs_stay_whole():
     network = Run(lambda self, x: (self.a(x) + x, self.b(x)), a=nn.Conv2d(4, 4, 1), b=nn.Conv2d(4, 3, 1))
     structure = network_structure(network, torch.randn(1, 4, 4, 4))

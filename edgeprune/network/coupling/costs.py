@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from edgeprune.network.coupling.ledger import Atoms, Work
 from edgeprune.network.coupling.ride import Trace
 from edgeprune.network.coupling.solve import Bundle, Solution
 from edgeprune.network.groups import Layer
+
+Parts = tuple[tuple[str | None, int], ...]  # how many channels each group owns; None is what belongs to no group
 
 
 def savings(trace: Trace, solution: Solution) -> list[tuple[int, int]]:
@@ -68,18 +70,25 @@ def layers_of(trace: Trace, solution: Solution, groups: dict[str, Bundle]) -> tu
     layers = []
     for (name, kind), works in runs.items():
         first = works[0]
-        inner = _parts(first.inner or first.shared, solution, home, names)
-        outer = _parts(first.outer or first.shared, solution, home, names)
+        inner, outer = _sides(first, lambda axis: _parts(axis, solution, home, names))
         parameters = math.prod(trace.shapes[first.weight]) if first.weight in trace.parameters else 0
         macs = sum(work.macs for work in works)
         layers.append(Layer(name, kind, macs, parameters, _largest(inner), _largest(outer), inner, outer))
     return tuple(layers)
 
 
-def _parts(
-    axis: Sequence[Atoms], solution: Solution, home: Atoms, names: list[str]
-) -> tuple[tuple[str | None, int], ...]:
-    """How many positions of an axis each group owns; None is what belongs to no group."""
+def _sides(work: Work, parts_of: Callable[[Sequence[Atoms]], Parts]) -> tuple[Parts, Parts]:
+    """Who owns the input and the output; units that an operation treats one by one stand in where a side has none."""
+    inner, outer, shared = (parts_of(axis) for axis in (work.inner, work.outer, work.shared))
+    if not work.inner or not work.outer:
+        return inner or shared, outer or shared
+    if _largest(inner) is None:
+        return shared or inner, outer
+    return inner, shared or outer if _largest(outer) is None else outer
+
+
+def _parts(axis: Sequence[Atoms], solution: Solution, home: Atoms, names: list[str]) -> Parts:
+    """How many positions of an axis each group owns."""
     if not axis:
         return ()
     owners, counts = np.unique(home[solution.classes.of[axis[0]]], return_counts=True)
@@ -88,7 +97,7 @@ def _parts(
     )
 
 
-def _largest(parts: tuple[tuple[str | None, int], ...]) -> str | None:
+def _largest(parts: Parts) -> str | None:
     """The group that owns most of an axis."""
     owned = [part for part in parts if part[0] is not None]
     return max(owned, key=lambda part: part[1])[0] if owned else None

@@ -69,12 +69,18 @@ def _product(call: Call, a: Operand, b: Operand, bias: tuple[Operand, ...]) -> N
         Operand(shape_a, tuple(left_rest), a.kind, a.weight),
         Operand(shape_b, tuple(right_rest), b.kind, b.weight),
     ]
-    shared = _batch_units(call, [a, b], [left_rest, right_rest])
+    shared = [*_batch_units(call, [a, b], [left_rest, right_rest]), *_repeated(a, left_rest, row)]
+    shared += _repeated(b, right_rest, column)
     parts = call.merge([*sides, *bias])
     for operand in bias:
         call.ledger.writers += [flat(part) for part in operand.parts]
     call.give(parts, [*sides, *bias])
     _count_product(call, a, b, (left or right, rows if a.kind == "weight" else columns, shared))
+
+
+def _repeated(operand: Operand, parts: Sequence[Tensor], axis: int) -> list[Tensor]:
+    """Units of an activation that a product treats one by one, such as channels whose tokens it mixes."""
+    return [] if operand.kind == "weight" else [part for part in parts if part.shape[axis] > 1]
 
 
 def _batch_units(call: Call, operands: list[Operand], parts: list[list[Tensor]]) -> list[Tensor]:

@@ -83,13 +83,13 @@ def ride(call: Call, operation: Any) -> None:
     source = call.operand(call.args[0])
     results = tensors_in(call.out)
     parts: list[list[Tensor]] = [[] for _ in results]
-    for part in source.parts:
+    for part in sorted(source.parts, key=long_axes):  # the outermost axis first
         moved = operation(expanded(part, source.shape))
         labels = [moved] if isinstance(moved, Tensor) else list(moved)
         for slot, label in zip(parts, labels, strict=True):
             slot.extend(_landed(call, part, compact(label)))
     for tensor, found in zip(results, parts, strict=True):
-        call.give(_without_copies(call, found), [source], out=tensor)
+        call.give(_uncrossed(call, _without_copies(call, found)), [source], out=tensor)
 
 
 def _without_copies(call: Call, parts: list[Tensor]) -> list[Tensor]:
@@ -100,6 +100,17 @@ def _without_copies(call: Call, parts: list[Tensor]) -> list[Tensor]:
     for part in parts:
         if call.ledger.is_copy(part) and any(other is not part and overlap(part, other) for other in parts):
             call.ledger.pins.append((flat(part), None))
+        else:
+            kept.append(part)
+    return kept
+
+
+def _uncrossed(call: Call, parts: list[Tensor]) -> list[Tensor]:
+    """Where two axes of units become one, as heads and their widths do, the outer units go on alone."""
+    kept: list[Tensor] = []
+    for part in parts:
+        if any(overlap(part, other) for other in kept):
+            call.pin(part, "another set of units lies along the same axis")
         else:
             kept.append(part)
     return kept
@@ -166,6 +177,9 @@ def slice_of(call: Call) -> None:
     axis = axis_of(call.argument(1, "dim", 0), len(source.shape))
     if call.out.shape[axis] == source.shape[axis]:
         call.give(source.parts, [source])
+        return
+    if call.out.shape[axis] == 0:  # no positions, but still as many channels
+        call.give([part for part in source.parts if part.shape[axis] == 1], [source])
         return
     step = call.argument(4, "step", 1)
     shared = [part for part in source.parts if len(long_axes(part)) > 1]
