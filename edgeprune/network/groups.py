@@ -74,7 +74,8 @@ class Layer:
     """A layer with multiply-accumulates, and the groups that its input and output channels belong to.
 
     `in_group` and `out_group` own most of the channels on that side. `in_parts` and `out_parts` say how many
-    channels each group owns there (several after a concatenation); None owns what belongs to no group.
+    channels each group owns there (several after a concatenation); None owns what belongs to no group. A layer
+    that is `apart` treats each unit by itself, so that both sides are one and its work shrinks once with it.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Layer:
     out_group: str | None
     in_parts: tuple[tuple[str | None, int], ...] = ()
     out_parts: tuple[tuple[str | None, int], ...] = ()
+    apart: bool = False
 
 
 @dataclass(frozen=True)

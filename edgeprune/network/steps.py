@@ -64,9 +64,8 @@ def _counts(group: Group, multiple: int) -> list[int]:
 
 
 def _layer_macs(layer: Layer, kept_part: Mapping[str, float]) -> float:
-    """A depthwise layer has one group on both sides and shrinks once."""
     out_part = _mean_part(layer.out_parts, kept_part)
-    if layer.kind == "depthwise":
+    if layer.apart:
         return layer.macs * out_part
     return layer.macs * _mean_part(layer.in_parts, kept_part) * out_part
 

@@ -12,11 +12,17 @@ from edgeprune.network.selection import allowed_counts, select_units
 from edgeprune.network.steps import estimated_macs, ordered_steps
 from edgeprune.network.structure import network_structure
 from edgeprune.network.surgery import apply
+from tests.network.random_networks import RandomNetwork
 
 INPUT = torch.zeros(1, 3, 8, 8)
+BLOCKS = [("grouped", 1), ("grouped", 2), ("transposed", 2), ("attention", 0), ("attention", 1), ("window", 0)]
+NETWORKS = {
+    **{type(network).__name__: network for network in (Plain(), Residual(), Depthwise(), Concatenated())},
+    **{f"{kind}-{number}": RandomNetwork([(kind, 12, "batch", number)], "pool").eval() for kind, number in BLOCKS},
+}
 
 
-@pytest.mark.parametrize("network", [Plain(), Residual(), Depthwise(), Concatenated()], ids=lambda n: type(n).__name__)
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 @pytest.mark.parametrize("part", [0.3, 0.7])
 def test_estimated_macs_are_those_of_the_cut_network(network: torch.nn.Module, part: float) -> None:
     structure = network_structure(network, INPUT)
@@ -30,6 +36,16 @@ def test_estimated_macs_are_those_of_the_cut_network(network: torch.nn.Module, p
     cut = apply(Plan(tuple(kept)), network, INPUT)
     assert estimated_macs(structure, {}) == count_macs(network, INPUT)
     assert estimated_macs(structure, allocation) == pytest.approx(count_macs(cut, INPUT), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["grouped", "attention", "whole-attention", "window"])
+def test_a_unit_costs_what_its_removal_saves(kind: str) -> None:
+    network = RandomNetwork([(kind, 12, "batch", 2)], "pool").eval()
+    before = count_macs(network, INPUT)
+    for group in network_structure(network, INPUT).groups:
+        if not group.constraints:
+            cut = apply(Plan((PruneChannels(group.name, tuple(range(1, group.size))),)), network, INPUT)
+            assert before - count_macs(cut, INPUT) == group.macs
 
 
 def test_steps_of_a_group_stay_in_order_whatever_the_scores() -> None:

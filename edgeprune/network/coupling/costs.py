@@ -38,13 +38,17 @@ def savings(trace: Trace, solution: Solution) -> list[tuple[int, int]]:
 def _kept(work: Work, owners: Atoms, units: list[int]) -> dict[int, float]:
     """The part of an operation that is left when one average unit of a bundle goes, for each bundle it touches."""
     kept: dict[int, float] = defaultdict(lambda: 1.0)
-    for axis in (work.inner, work.outer, work.shared):
-        for atoms in axis[:1]:
-            bundles, counts = np.unique(owners[atoms], return_counts=True)
-            for bundle, count in zip(bundles.tolist(), counts.tolist(), strict=True):
-                if bundle >= 0:
-                    kept[bundle] *= 1 - count / len(atoms) / units[bundle]
+    for atoms in (*work.inner[:1], *work.outer[:1], *_distinct(work.shared, owners)):
+        bundles, counts = np.unique(owners[atoms], return_counts=True)
+        for bundle, count in zip(bundles.tolist(), counts.tolist(), strict=True):
+            if bundle >= 0:
+                kept[bundle] *= 1 - count / len(atoms) / units[bundle]
     return kept
+
+
+def _distinct(shared: Sequence[Atoms], owners: Atoms) -> list[Atoms]:
+    """Of axes that belong to the same bundles, such as the heads of both factors of a product, one each."""
+    return list({np.unique(owners[atoms]).tobytes(): atoms for atoms in shared}.values())
 
 
 def _owners(solution: Solution, home: Atoms) -> dict[str, dict[int, list[tuple[int, int]]]]:
@@ -71,9 +75,11 @@ def layers_of(trace: Trace, solution: Solution, groups: dict[str, Bundle]) -> tu
     for (name, kind), works in runs.items():
         first = works[0]
         inner, outer = _sides(first, lambda axis: _parts(axis, solution, home, names))
+        apart = not first.inner and not first.outer
         parameters = math.prod(trace.shapes[first.weight]) if first.weight in trace.parameters else 0
         macs = sum(work.macs for work in works)
-        layers.append(Layer(name, kind, macs, parameters, _largest(inner), _largest(outer), inner, outer))
+        sides = (_largest(inner), _largest(outer), inner, outer)
+        layers.append(Layer(name, kind, macs, parameters, *sides, apart))
     return tuple(layers)
 
 

@@ -75,7 +75,8 @@ def _product(call: Call, a: Operand, b: Operand, bias: tuple[Operand, ...]) -> N
     for operand in bias:
         call.ledger.writers += [flat(part) for part in operand.parts]
     call.give(parts, [*sides, *bias])
-    _count_product(call, a, b, (left or right, rows if a.kind == "weight" else columns, shared))
+    written = rows if a.kind == "weight" else columns if b.kind == "weight" else []
+    _count_product(call, a, b, (left or right, written, shared))
 
 
 def _repeated(operand: Operand, parts: Sequence[Tensor], axis: int) -> list[Tensor]:
