@@ -240,7 +240,8 @@ def _drops(seen: Sequence[_Seen]) -> tuple[str, ...]:
     drops = sum(process.drops for process in seen)
     if not drops:
         return ()
-    return (f"The connection to the board dropped {drops} times; new processes took the blocks that were missing.",)
+    often = "once" if drops == 1 else f"{drops} times"
+    return (f"The connection to the board dropped {often}; new processes took the blocks that were missing.",)
 
 
 def _decode(array: Mapping[str, Any]) -> Array:

@@ -63,8 +63,9 @@ class Keeper:
         self.folder = own_folder() / "sessions" / self.name
         self.folder.mkdir(mode=0o700, parents=True)
         own_folder().chmod(0o700)
-        (self.folder / "client").write_text(options["client"])
-        self.sweep(options["client"])
+        self.client: str = options["client"]
+        (self.folder / "client").write_text(self.client)
+        self.sweep()
         self.store = Store(own_folder() / "files", options["limit_bytes"])
         self.lock = Lock(options["lock"], options["owner"], self.lease_s)
         self.lock_until_s: float | None = None
@@ -76,12 +77,12 @@ class Keeper:
         version = ".".join(map(str, sys.version_info[:3]))
         self.say("ready", python=version, executable=sys.executable, session=self.name)
 
-    def sweep(self, client: str) -> None:
+    def sweep(self) -> None:
         """End earlier sessions of this workstation, and what is left of those that died."""
         for folder in self.folder.parent.iterdir():
             pid, _, started = folder.name.partition(".")
             is_alive = started_at(int(pid)) == started
-            if folder == self.folder or (is_alive and client_of(folder) != client):
+            if folder == self.folder or (is_alive and client_of(folder) != self.client):
                 continue
             with contextlib.suppress(OSError):
                 if is_alive:
@@ -206,6 +207,8 @@ class Keeper:
             self.lock_until_s = None
             self.say("failed", why="storage", message=f"{self.lock.path}: {error.strerror}")
             return
+        if taken:
+            self.sweep()  # whoever had to be ended for it
         if taken or now_s() > (self.lock_until_s or 0.0):
             self.lock_until_s = None
             self.say("locked" if taken else "held", by=self.lock.holder())

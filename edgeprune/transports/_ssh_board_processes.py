@@ -32,11 +32,12 @@ def now_s() -> float:
 
 
 def started_at(pid: int) -> str:
-    """Return when a process was started, in ticks since boot; "" where there is none. Tells a process from its heir."""
+    """Return when a process was started, in ticks since boot; "" where none runs. Tells a process from its heir."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
         return ""
+    return "" if state == "Z" else fields[18]
 
 
 def kill_marked(session: str) -> None:

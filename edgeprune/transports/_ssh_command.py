@@ -121,10 +121,11 @@ def explain(address: Address, complaints: str, junk: Sequence[str]) -> BoardErro
         )
     if "Permission denied" in complaints or "Too many authentication failures" in complaints:
         return BoardError(f"{address} refused the login: {_sentence(last)} Bring your key there: {_copy_id(address)}")
-    if "too old" in last:
-        return BoardError(f"{last.replace('edgeprune: ', '')} on {address}: Python 3.8 or newer is needed there.")
-    if re.search(r"(not found|No such file).*$", last) and "python" in complaints:
-        return BoardError(f"There is no Python on {address}: {last}. Run there: sudo apt install python3")
+    if old := re.fullmatch(r"edgeprune: (Python [\d.]+ is too old)", last):
+        return BoardError(f"{old[1]} on {address}: Python 3.8 or newer is needed there.")
+    # NOTE: the board's shell puts the whole program before what it complains of.
+    if missing := re.search(r"([^\s:]*python[^\s:]*): (?:not found|No such file.*)$", last):
+        return BoardError(f"There is no Python on {address}: no {missing[1]}. Run there: sudo apt install python3")
     if "Could not resolve hostname" in complaints:
         return BoardError(f"{_sentence(last)} Correct the address {address}.")
     return LinkLostError(f"{address} cannot be reached: {_sentence(last)} Is the board on, and on this network?")

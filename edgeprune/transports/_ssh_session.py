@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import select
+import signal
 import subprocess
 import tempfile
 import threading
@@ -234,6 +235,8 @@ def how_it_ended(ended: Mapping[str, Any] | None, timeout_s: float) -> str:
     status, words = ended["status"], [line.strip() for line in ended["last_words"].splitlines() if line.strip()]
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
     how += f" after its {timeout_s:g} s" if ended["late"] else ""
+    if status == -signal.SIGKILL and not ended["late"] and not words:
+        return f"{how}: somebody there ended it, or the memory ran out (sudo dmesg says so)"
     return how + (f": {words[-1]}" if words else "")
 
 

@@ -108,6 +108,12 @@ def test_the_interpreter_can_be_named_and_lie_in_the_home(tmp_path):
         ),
         ("pi@10.0.0.5: Permission denied (publickey).", BoardError, "ssh-copy-id -p 2200 pi@10.0.0.5"),
         ("/bin/sh: 1: exec: python3: not found", BoardError, "sudo apt install python3"),
+        (
+            'import sys; v >= (3, 8) or sys.exit("edgeprune: Python %d.%d is too old" % v); exec: 1: exec: '
+            "/opt/venv/bin/python: No such file or directory",
+            BoardError,
+            "no /opt/venv/bin/python. Run there: sudo apt install python3",
+        ),
         ("edgeprune: Python 3.6 is too old", BoardError, "Python 3.8 or newer is needed"),
         ("ssh: Could not resolve hostname board: Name or service not known", BoardError, "Correct the address"),
         ("ssh: connect to host 10.0.0.5 port 2200: Connection refused", LinkLostError, "Connection refused."),

@@ -1,0 +1,56 @@
+"""The main job on a board over real ssh: searched, cut, exported, measured there, and proven on its outputs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from edgeprune import registry
+from edgeprune.bench.measure import MeasureOptions
+from edgeprune.cli import build_app
+from edgeprune.run import ends, workbench
+from tests.jobs import write_job_files
+
+pytestmark = pytest.mark.slow
+SHORT = MeasureOptions(processes=2, blocks=2, block_s=0.02, warmup_s=0.05)
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """The bytes of files that were sent, piece by piece."""
+    counts = []
+    transport = registry.load("transports", "ssh")
+    count = transport._count
+
+    def counting(self, size_bytes):
+        counts.append(size_bytes)
+        count(self, size_bytes)
+
+    monkeypatch.setattr(transport, "_count", counting)
+    return counts
+
+
+def run(*arguments):
+    result = CliRunner().invoke(build_app(), [*map(str, arguments), "--json"])
+    assert result.exit_code in (0, 1), result.output
+    return json.loads(result.stdout)
+
+
+def test_a_network_is_compressed_on_the_board_and_a_second_run_sends_nothing(board, sent, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for module, name in ((workbench, "QUICK"), (workbench, "THOROUGH"), (ends, "THOROUGH")):
+        monkeypatch.setattr(module, name, SHORT)
+    run("targets", "add", "lab", "--like", "linux-x86_64", "--address", board.url)
+    files = write_job_files(tmp_path)
+    # Which networks a limit on the work needs does not depend on what was measured, so both runs send the same ones.
+    limits = ("--target", "lab", "--macs", "50%", "--epochs", "0")
+    first = run(*files.arguments(tmp_path / "first", *limits))
+    assert (first["target"], first["kind"]) == ("lab", "real")
+    assert first["final"]["macs"] <= first["original"]["macs"] / 2
+    assert sum(sent) > (tmp_path / "first" / "model.onnx").stat().st_size
+    sent.clear()
+    second = run(*files.arguments(tmp_path / "second", *limits))
+    assert second["allocation"] == first["allocation"]
+    assert sent == []
