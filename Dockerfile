@@ -10,7 +10,7 @@ RUN apt-get update \
 
 WORKDIR /opt/edgeprune
 COPY . .
-RUN make setup EXTRAS=litert,timm,demo TORCH_INDEX=https://download.pytorch.org/whl/cpu PYTHON=python3 \
+RUN make setup EXTRAS=litert,lowrank,timm,demo TORCH_INDEX=https://download.pytorch.org/whl/cpu PYTHON=python3 \
     && useradd --create-home user
 
 # The virtual environment's commands, whatever folder the container works in.

@@ -129,7 +129,7 @@ def own_cut(network: nn.Module, inputs: Tensor, row: Row) -> None:
 def _exact_part(network: nn.Module, inputs: Tensor, structure: Structure, plan: Plan) -> Row:
     """The same plan without the groups that a norm runs across: that part has an exact proof."""
     exact = {group.name for group in structure.groups if group.exact}
-    part = Plan(tuple(edit for edit in plan.edits if edit.group in exact))
+    part = Plan(tuple(edit for edit in plan.cuts if edit.group in exact))
     if not part.edits:
         return {"exact_groups": 0}
     report = check_masked_equivalence(network, apply(part, network, inputs, via="auto"), part, inputs)

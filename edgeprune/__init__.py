@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from edgeprune.api import compare, compress, measure, shape
     from edgeprune.errors import EdgepruneError
     from edgeprune.network.export import export_network as export
-    from edgeprune.network.plan import MergeChannels, Plan, PruneChannels
+    from edgeprune.network.plan import Factorize, MergeChannels, Plan, PruneChannels
     from edgeprune.network.structure import channel_groups
     from edgeprune.network.surgery import apply
     from edgeprune.verdict.budget import Budget, Points, Share
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Budget": "edgeprune.verdict.budget:Budget",
     "EdgepruneError": "edgeprune.errors:EdgepruneError",
+    "Factorize": "edgeprune.network.plan:Factorize",
     "MergeChannels": "edgeprune.network.plan:MergeChannels",
     "Plan": "edgeprune.network.plan:Plan",
     "Points": "edgeprune.verdict.budget:Points",
@@ -35,6 +36,7 @@ _PUBLIC = {
 __all__ = [
     "Budget",
     "EdgepruneError",
+    "Factorize",
     "MergeChannels",
     "Plan",
     "Points",

@@ -12,6 +12,8 @@ def test_public_names_are_there_and_no_others() -> None:
     assert sorted(ep.__all__) == [
         "Budget",
         "EdgepruneError",
+        "Factorize",
+        "MergeChannels",
         "Plan",
         "Points",
         "PruneChannels",

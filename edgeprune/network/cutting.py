@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from edgeprune.errors import PlanError, UnknownNameError
+from edgeprune.errors import ModelError, PlanError, UnknownNameError
 from edgeprune.network.groups import Group, Role, needed_units
 from edgeprune.network.plan import Plan
 
+Network = TypeVar("Network", bound=nn.Module)
 Positions = Mapping[tuple[str, int], tuple[int, ...]]  # by tensor and dimension
 
 
@@ -19,7 +22,7 @@ def removed_units(plan: Plan, groups: Iterable[Group]) -> dict[str, tuple[int, .
     """The units that a plan removes from each group; raises PlanError for a plan that breaks a constraint."""
     by_name = {group.name: group for group in groups}
     removed: dict[str, tuple[int, ...]] = {}
-    for edit in plan.edits:
+    for edit in plan.cuts:
         if edit.group not in by_name:
             raise UnknownNameError("group", edit.group, by_name)
         if edit.group in removed:
@@ -114,3 +117,12 @@ def replace_tensors(model: nn.Module, by_id: Mapping[int, Tensor]) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None and id(buffer) in by_id:
                 module._buffers[name] = by_id[id(buffer)]
+
+
+def copied(model: Network) -> Network:
+    """A deep copy; raises ModelError where the network holds something that cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        remedy = "Remove what cannot be deep-copied from it."
+        raise ModelError(f"The network cannot be copied: {error}. {remedy}") from error

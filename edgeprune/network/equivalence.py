@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.errors import VerificationError
 from edgeprune.network.coupling.ride import Trace, as_inputs, evaluating, forward, outputs_in, trace_network
-from edgeprune.network.cutting import positions_of, removed_units, zero_positions
+from edgeprune.network.cutting import copied, positions_of, removed_units, zero_positions
 from edgeprune.network.groups import Group
 from edgeprune.network.merging import merges
 from edgeprune.network.plan import Plan
 from edgeprune.network.structure import structure_of
-from edgeprune.network.surgery import copied, merged
+from edgeprune.network.surgery import merged
 
 TOLERANCE = 1e-7  # of the largest output, in float64, where rounding alone gives about 1e-13
 ALIKE = 1e-4  # of the largest output: units that were trained to be alike in float32 differ by rounding
@@ -58,9 +58,9 @@ def check_masked_equivalence(original: nn.Module, cut: nn.Module, plan: Plan, ex
             f"{wrong_tensor(original, cut, groups, removed)}."
         )
     inexact = tuple(group.name for group in groups if not group.exact and removed.get(group.name))
-    masked = copied(merged(plan, original, groups)).double()
+    masked = copied(merged(plan, original, groups))
     zero_positions(masked, positions_of(groups, removed, "reader"))
-    difference = _compare(masked, copied(cut).double(), as_double(example_inputs), exact=not inexact)
+    difference = output_difference(masked, cut, example_inputs, exact=not inexact)
     if difference is not None and not difference <= TOLERANCE:
         raise VerificationError(
             f"The cut network differs from the masked original by {difference:.3g} of the largest output "
@@ -75,10 +75,10 @@ def _merge_difference(
 ) -> float | None:
     """Compare with the original in which the merged units are whole; raises VerificationError where it matters."""
     whole = set(merges(plan))
-    pruned = Plan(tuple(edit for edit in plan.edits if edit.group not in whole))
-    masked = copied(original).double()
+    pruned = Plan(tuple(edit for edit in plan.cuts if edit.group not in whole))
+    masked = copied(original)
     zero_positions(masked, positions_of(groups, removed_units(pruned, groups), "reader"))
-    difference = _compare(masked, copied(cut).double(), as_double(example_inputs), exact=True)
+    difference = output_difference(masked, cut, example_inputs)
     if difference is not None and not difference <= ALIKE:
         raise VerificationError(
             f"Merging units of {', '.join(sorted(whole))} changes the outputs by {difference:.3g} of the largest "
@@ -161,12 +161,12 @@ def in_double() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _compare(masked: nn.Module, cut: nn.Module, inputs: Any, exact: bool) -> float | None:
-    """The largest difference relative to the largest output; None where only shapes and finiteness count."""
-    with evaluating(masked), in_double():
-        wanted = outputs_in(forward(masked, as_inputs(inputs)))
-    with evaluating(cut), in_double():
-        got = outputs_in(forward(cut, as_inputs(inputs)))
+def output_difference(masked: nn.Module, cut: nn.Module, inputs: Any, exact: bool = True) -> float | None:
+    """The largest difference in float64 relative to the largest output; None where only shapes and finiteness count.
+
+    Raises VerificationError for other shapes than the original's, or numbers that are not finite.
+    """
+    wanted, got = _outputs(masked, inputs), _outputs(cut, inputs)
     if [tensor.shape for tensor in wanted] != [tensor.shape for tensor in got]:
         raise VerificationError("The cut network's outputs have other shapes than the original's.")
     if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for tensor in got):
@@ -175,6 +175,12 @@ def _compare(masked: nn.Module, cut: nn.Module, inputs: Any, exact: bool) -> flo
     if not exact:
         return None
     return max((_difference(a, b) for a, b in pairs), default=0.0)
+
+
+def _outputs(network: nn.Module, inputs: Any) -> list[Tensor]:
+    network = copied(network).double()
+    with evaluating(network), in_double():
+        return outputs_in(forward(network, as_inputs(as_double(inputs))))
 
 
 def _difference(wanted: Tensor, got: Tensor) -> float:

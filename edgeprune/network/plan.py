@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import Any
 
 from edgeprune.errors import PlanError, UnknownNameError
@@ -36,16 +37,51 @@ class MergeChannels:
         return tuple(sorted(cluster[0] for cluster in self.clusters if cluster))
 
 
-Edit = PruneChannels | MergeChannels
-_NAMES: Mapping[type[Edit], str] = {PruneChannels: "prune_channels", MergeChannels: "merge_channels"}
+@dataclass(frozen=True)
+class Factorize:
+    """Replace a layer by a chain of thinner ones of this rank; the chain takes the layer's name.
+
+    `rank` is a number, or one for each rank of the scheme; of a grouped layer it is that of each group.
+    """
+
+    layer: str
+    scheme: str
+    rank: int | tuple[int, ...]
+
+
+ChannelEdit = PruneChannels | MergeChannels
+Edit = ChannelEdit | Factorize
+_NAMES: Mapping[type[Edit], str] = {
+    PruneChannels: "prune_channels",
+    MergeChannels: "merge_channels",
+    Factorize: "factorize",
+}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An ordered list of edits on one network."""
+    """An ordered list of edits on one network; an edit finds the network as the edits before it left it.
+
+    Neighbouring edits on channels are one cut: all of them name units of the network before it.
+    """
 
     edits: tuple[Edit, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def cuts(self) -> tuple[ChannelEdit, ...]:
+        """The edits on channels."""
+        return tuple(edit for edit in self.edits if not isinstance(edit, Factorize))
+
+    @property
+    def factorisations(self) -> tuple[Factorize, ...]:
+        """The layers that are factorised."""
+        return tuple(edit for edit in self.edits if isinstance(edit, Factorize))
+
+    def stages(self) -> tuple[Plan, ...]:
+        """Split into plans that hold edits on channels only, or factorisations only; at least one."""
+        runs = groupby(self.edits, key=lambda edit: isinstance(edit, Factorize))
+        return tuple(Plan(tuple(edits)) for _, edits in runs) or (Plan(),)
 
     def to_json(self) -> str:
         """Write the plan as JSON text that `from_json` reads back to an equal plan."""
@@ -83,6 +119,11 @@ def _merge_channels(data: Mapping[str, Any]) -> MergeChannels:
     return MergeChannels(str(data["group"]), tuple(_units(cluster) for cluster in data["clusters"]))
 
 
+def _factorize(data: Mapping[str, Any]) -> Factorize:
+    rank = data["rank"]
+    return Factorize(str(data["layer"]), str(data["scheme"]), tuple(rank) if isinstance(rank, list) else rank)
+
+
 def _units(values: Iterable[Any]) -> tuple[int, ...]:
     return tuple(int(unit) for unit in values)
 
@@ -90,4 +131,5 @@ def _units(values: Iterable[Any]) -> tuple[int, ...]:
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Edit]] = {
     "prune_channels": _prune_channels,
     "merge_channels": _merge_channels,
+    "factorize": _factorize,
 }

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from torch import fx, nn
 
-from edgeprune.errors import ExportError, ModelError, UnknownNameError
+from edgeprune.errors import ExportError, UnknownNameError
 from edgeprune.network.attention import convert_attention
 from edgeprune.network.attributes import follow_shapes
 from edgeprune.network.coupling.ride import Trace, trace_network
 from edgeprune.network.coupling.solve import Solution
-from edgeprune.network.cutting import Positions, named_tensors, positions_of, remove_positions, removed_units
+from edgeprune.network.cutting import (
+    Network,
+    Positions,
+    copied,
+    named_tensors,
+    positions_of,
+    remove_positions,
+    removed_units,
+)
+from edgeprune.network.factorisation.applying import factorised
 from edgeprune.network.following import FixedSizeError, Removal, first_failure, follow_sizes, refusal
 from edgeprune.network.graph_sizes import NodeRecord, exported_network, patch_graph, trace_graph
 from edgeprune.network.groups import Group, Structure
@@ -25,7 +33,6 @@ from edgeprune.network.selection import allowed_counts, select_units
 from edgeprune.network.structure import structure_and_solution
 
 Via = Literal["modules", "export", "auto"]
-Network = TypeVar("Network", bound=nn.Module)
 
 
 def apply(plan: Plan, model: nn.Module, example_inputs: Any, via: Via = "modules") -> nn.Module:
@@ -40,6 +47,16 @@ def apply(plan: Plan, model: nn.Module, example_inputs: Any, via: Via = "modules
     """
     if via not in ("modules", "export", "auto"):
         raise UnknownNameError("way to cut (via)", via, ("modules", "export", "auto"))
+    for stage in plan.stages():
+        if stage.factorisations:
+            model = factorised(stage.factorisations, model, example_inputs)
+        else:
+            model = _apply_cuts(stage, model, example_inputs, via)
+    return model
+
+
+def _apply_cuts(plan: Plan, model: nn.Module, example_inputs: Any, via: Via) -> nn.Module:
+    """Carry out edits on channels."""
     if isinstance(model, fx.GraphModule) and via != "export":
         trace, records = trace_graph(model, example_inputs)
         seen = look(trace)
@@ -109,10 +126,10 @@ def _apply_to_graph(plan: Plan, model: nn.Module, example_inputs: Any, groups: S
     trace, records = trace_graph(graph, example_inputs)
     seen = look(trace)
     names = _counterparts(groups, seen.structure.groups)
-    missing = [edit.group for edit in plan.edits if edit.group not in names]
+    missing = [edit.group for edit in plan.cuts if edit.group not in names]
     if missing:
         raise ExportError(f"Group {missing[0]!r} is not the same in the exported graph; leave it whole.")
-    edits = tuple(PruneChannels(names[edit.group], edit.keep) for edit in plan.edits)
+    edits = tuple(PruneChannels(names[edit.group], edit.keep) for edit in plan.cuts)
     return _cut_graph(Plan(edits), graph, seen, records)
 
 
@@ -170,12 +187,3 @@ def cut_copy(model: nn.Module, positions: Positions, structure: Structure) -> nn
     follow_shapes(cut, carried, before)
     convert_attention(cut, frozenset(name for name, _ in positions))
     return cut
-
-
-def copied(model: Network) -> Network:
-    """A deep copy; raises ModelError where the network holds something that cannot be copied."""
-    try:
-        return copy.deepcopy(model)
-    except (RuntimeError, TypeError, NotImplementedError) as error:
-        remedy = "Remove what cannot be deep-copied from it."
-        raise ModelError(f"The network cannot be copied: {error}. {remedy}") from error

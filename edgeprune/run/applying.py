@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from edgeprune.files import replacing
 from edgeprune.listing import Answer
 from edgeprune.network.counting import count_macs, count_parameters
-from edgeprune.network.equivalence import check_masked_equivalence
 from edgeprune.network.export import save_exported_program
+from edgeprune.network.proof import check_plan
 from edgeprune.network.surgery import apply
 from edgeprune.network.weights import save_weights
 
@@ -26,7 +26,7 @@ def apply_to_file(plan: Plan, network: nn.Module, inputs: tuple[torch.Tensor, ..
     Raises PlanError for a plan that does not fit the network, VerificationError, ExportError or StorageError.
     """
     cut = apply(plan, network, inputs, via="auto")
-    report = check_masked_equivalence(network, cut, plan, inputs)
+    report = check_plan(network, cut, plan, inputs)
     if out.suffix == ".safetensors":
         with replacing(out) as partial:
             save_weights(cut, partial)

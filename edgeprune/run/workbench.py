@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from edgeprune import registry
 from edgeprune.bench.measure import QUICK, THOROUGH, MeasureOptions, measure, measure_pair
 from edgeprune.network.data import example_inputs
-from edgeprune.network.equivalence import check_masked_equivalence
 from edgeprune.network.evaluation import evaluate
+from edgeprune.network.proof import check_plan
 from edgeprune.network.stand_in import samples_of
 from edgeprune.network.surgery import apply
 from edgeprune.run.building import BuildOrder, Built, build_verified
@@ -67,8 +67,9 @@ class Workbench:
         """
         whole = self.original if whole is None else whole
         network = apply(plan, whole, self.job.example_inputs, via="auto")
-        report = check_masked_equivalence(whole, network, plan, self.job.example_inputs)
-        return network, Proof("masked equivalence of the cut", None, report.largest_difference, None, 1, report.exact)
+        report = check_plan(whole, network, plan, self.job.example_inputs)
+        name = "masked and low-rank" if plan.factorisations else "masked"
+        return network, Proof(f"{name} equivalence of the cut", None, report.largest_difference, None, 1, report.exact)
 
     def build(
         self,
