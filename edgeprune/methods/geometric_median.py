@@ -13,7 +13,7 @@ import torch
 
 from edgeprune.contracts import Context, Method
 from edgeprune.network.groups import Group, Scores
-from edgeprune.network.reduction import over_mean
+from edgeprune.network.reduction import over_mean, unit_rows
 
 
 class GeometricMedian(Method):
@@ -34,12 +34,6 @@ def _distances(group: Group, weights: dict[str, torch.nn.Parameter]) -> torch.Te
     for piece in group.slices:
         if piece.role != "writer" or piece.tensor not in weights:
             continue
-        rows = weights[piece.tensor].detach().double().cpu().movedim(piece.dim, 0)
-        rows = rows.reshape(len(rows), -1)
-        widest = max(len(positions) for positions in piece.index)
-        filters = torch.zeros(group.size, widest * rows.shape[1], dtype=torch.float64)
-        for unit, positions in enumerate(piece.index):
-            own = rows[list(positions)].flatten()
-            filters[unit, : len(own)] = own
+        filters = unit_rows(weights[piece.tensor], piece)
         squares += torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist") ** 2
     return squares.sqrt().sum(1)

@@ -15,13 +15,20 @@ from edgeprune.network.plan import MergeChannels, Plan
 
 def mergeable(group: Group) -> str:
     """Return why the units of a group cannot be merged, "" where they can."""
-    if group.constraints:
-        return group.constraints[0].reason
     if not group.exact:
         return "a norm or another statistic runs across its units"
     if not any(piece.role == "reader" for piece in group.slices):
         return "no weights read its units"
     return ""
+
+
+def cells(group: Group) -> tuple[tuple[int, ...], ...]:
+    """Return the units in sets within which they may be merged: those in the same blocks of every constraint."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for unit in range(group.size):
+        blocks = (block for constraint in group.constraints for block in constraint.blocks)
+        found.setdefault(tuple(unit in block for block in blocks), []).append(unit)
+    return tuple(map(tuple, found.values()))
 
 
 def merge_readers(network: nn.Module, plan: Plan, groups: Iterable[Group]) -> None:
@@ -69,6 +76,11 @@ def _check_clusters(group: Group, edit: MergeChannels) -> None:
     units = sorted(unit for cluster in edit.clusters for unit in cluster)
     if units != list(range(group.size)) or not all(edit.clusters):
         raise PlanError(f"{where} must hold each of its units 0 to {group.size - 1} once, not {units}.")
+    cell_of = {unit: cell for cell in cells(group) for unit in cell}
+    across = [cluster for cluster in edit.clusters if len({cell_of[unit] for unit in cluster}) > 1]
+    if across:
+        reasons = "; ".join(constraint.reason for constraint in group.constraints)
+        raise PlanError(f"{where} join units {list(across[0])} of different blocks ({reasons}). Merge inside a block.")
     for piece in group.slices:
         for cluster in edit.clusters:
             counts = sorted({len(piece.index[unit]) for unit in cluster})

@@ -93,6 +93,21 @@ def unit_norms(group: Group, weights: Mapping[str, torch.Tensor], norm: float = 
     return total.pow(1 / norm)
 
 
+def unit_rows(values: torch.Tensor, slice_: Slice) -> torch.Tensor:
+    """Return all that each unit has in `values`, one row a unit -> (units, numbers), float64 on the CPU.
+
+    A unit with fewer positions than others has zeros behind them.
+    """
+    rows = values.detach().double().cpu().movedim(slice_.dim, 0)
+    rows = rows.reshape(len(rows), -1)
+    widest = max(len(positions) for positions in slice_.index)
+    joined = torch.zeros(len(slice_.index), widest * rows.shape[1], dtype=torch.float64)
+    for unit, positions in enumerate(slice_.index):
+        own = rows[list(positions)].flatten()
+        joined[unit, : len(own)] = own
+    return joined
+
+
 def over_mean(values: torch.Tensor) -> tuple[float, ...]:
     """Return scores (size,) over their mean, so that groups of different scale compare; zeros stay zeros."""
     mean = values.mean()

@@ -38,12 +38,15 @@ def apply_to_file(plan: Plan, network: nn.Module, inputs: tuple[torch.Tensor, ..
         "macs": macs,
         "parameters": parameters,
         "largest_difference": report.largest_difference,
+        "merge_difference": report.merge_difference,
         "exact": report.exact,
     }
     text = (
         f"{out}: {macs / 1e6:.1f} M MACs, {parameters:,} parameters\n"
         f"masked equivalence of the cut: {_difference(report.largest_difference)}"
     )
+    if report.merge_difference is not None:
+        text += f"\nmerging units that are alike: largest difference {report.merge_difference:.2g}"
     return Answer(data, text)
 
 

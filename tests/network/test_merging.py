@@ -122,9 +122,19 @@ def test_clusters_hold_every_unit_once(clusters):
         apply(Plan((MergeChannels("conv1", clusters),)), randomise(Plain()), PICTURES)
 
 
-def test_units_bound_to_equal_counts_or_under_one_norm_are_not_merged():
+def test_units_are_merged_inside_the_blocks_that_keep_equally_many():
     network = randomise(Grouped())
-    for name, reason in (("grouped", "grouped convolution"), ("mix", "norm")):
-        clusters = ((0, 1), (2,), (3,), (4, 5), (6,), (7,))
-        with pytest.raises(PlanError, match=rf"cannot be merged: .*{reason}"):
-            apply(Plan((MergeChannels(name, clusters),)), network, PICTURES)
+    apart = ((0, 4), (5, 1), *((unit,) for unit in (2, 3, 6, 7)))
+    with pytest.raises(PlanError, match=r"units \[0, 4\] of different blocks .*grouped convolution"):
+        apply(Plan((MergeChannels("grouped", apart),)), network, PICTURES)
+    inside = Plan((MergeChannels("grouped", ((1, 0), (2,), (3,), (4, 6), (5,), (7,))),))
+    make_alike(network, inside)
+    cut = apply(inside, network, PICTURES)
+    assert cut.grouped.weight.shape == (6, 4, 3, 3)
+    assert check_masked_equivalence(network, cut, inside, PICTURES).merge_difference < 1e-6
+
+
+def test_units_under_one_norm_are_not_merged():
+    clusters = ((0, 1), *((unit,) for unit in range(2, 8)))
+    with pytest.raises(PlanError, match="cannot be merged: a norm"):
+        apply(Plan((MergeChannels("mix", clusters),)), randomise(Grouped()), PICTURES)
