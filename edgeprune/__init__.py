@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from edgeprune.api import compare, compress, measure, shape
     from edgeprune.errors import EdgepruneError

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from edgeprune import __version__
 from edgeprune.errors import EdgepruneError
 from edgeprune.settings import default_map
 
@@ -44,6 +45,20 @@ class _Commands(TyperGroup):
             raise typer.Exit(130) from None
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"edgeprune {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
+
+
 def build_app() -> typer.Typer:
     """Return the command line with every command."""
     app = typer.Typer(
@@ -54,6 +69,7 @@ def build_app() -> typer.Typer:
         rich_markup_mode=None,
         help="Make a trained PyTorch network run in the milliseconds your board allows, measured on the board.",
     )
+    app.callback()(_options)
     for name in _COMMANDS:
         command = import_module(f"edgeprune.commands.{name}").command
         if isinstance(command, typer.Typer):
