@@ -33,7 +33,7 @@ from edgeprune.methods._clusters import (
 from edgeprune.network.cutting import named_tensors
 from edgeprune.network.groups import Allocation, Scores, Structure
 from edgeprune.network.merging import cells, mergeable
-from edgeprune.network.plan import Edit, MergeChannels, Plan
+from edgeprune.network.plan import ChannelEdit, MergeChannels, Plan
 from edgeprune.network.reduction import over_mean
 from edgeprune.network.selection import select_units
 
@@ -65,8 +65,8 @@ class CentripetalSgd(Method):
 
     def plan(self, structure: Structure, scores: Scores, allocation: Allocation) -> Plan:
         """Return the merges of the clusters once they are alike; before, and for other groups, what is pruned."""
-        edits = super().plan(structure, scores, allocation).edits
-        return Plan(tuple(self._merged(edit) if self._alike else edit for edit in edits))
+        cuts = super().plan(structure, scores, allocation).cuts
+        return Plan(tuple(self._merged(cut) if self._alike else cut for cut in cuts))
 
     def prepare(self, context: Context, allocation: Allocation) -> None:
         """Choose the clusters once and for all."""
@@ -132,9 +132,9 @@ class CentripetalSgd(Method):
             for average in averages(group, self._clusters[group.name], tensors)
         )
 
-    def _merged(self, edit: Edit) -> Edit:
-        clusters = self._clusters.get(edit.group)
-        return edit if clusters is None else MergeChannels(edit.group, clusters)
+    def _merged(self, cut: ChannelEdit) -> ChannelEdit:
+        clusters = self._clusters.get(cut.group)
+        return cut if clusters is None else MergeChannels(cut.group, clusters)
 
 
 def _nearest(filters: torch.Tensor) -> tuple[float, ...]:

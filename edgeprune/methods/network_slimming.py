@@ -15,8 +15,9 @@ from torch import nn
 
 from edgeprune.contracts import Context, Method, Step
 from edgeprune.errors import UsageError
-from edgeprune.network.groups import Allocation, Group, Scores
-from edgeprune.network.reduction import Slot, norm_scales, weight_slots
+from edgeprune.methods._scales import mean_scale, scale_scores, scale_slots
+from edgeprune.network.groups import Allocation, Scores
+from edgeprune.network.reduction import Slot
 
 _STEPS_OF_THE_PAPER = 60_000
 _HARDEST = 100.0
@@ -37,18 +38,11 @@ class NetworkSlimming(Method):
 
     def score(self, context: Context) -> Scores:
         """Score every unit, on the one scale of the norms."""
-        parameters = dict(context.network.named_parameters())
-        scales = norm_scales(context.network)
-        return {
-            group.name: tuple(_scale(_slots(group, parameters, scales), parameters).tolist())
-            for group in context.structure.groups
-        }
+        return scale_scores(context)
 
     def prepare(self, context: Context, allocation: Allocation) -> None:
         """Find the scales of every group, whatever its allocation: the paper trains all of them."""
-        parameters = dict(context.network.named_parameters())
-        scales = norm_scales(context.network)
-        self._scales = tuple(_slots(group, parameters, scales) for group in context.structure.groups)
+        self._scales = tuple(scale_slots(context).values())
 
     def before_step(self, network: nn.Module, step: Step) -> None:
         """Set the strength by the length of the training."""
@@ -57,17 +51,5 @@ class NetworkSlimming(Method):
     def penalty(self, network: nn.Module) -> torch.Tensor:
         """Return the sum of the sizes of all scales, weighted."""
         parameters = dict(network.named_parameters())
-        sizes = [_scale(slots, parameters).sum() * len(slots) for slots in self._scales]
+        sizes = [mean_scale(slots, parameters).sum() * len(slots) for slots in self._scales]
         return self._now * torch.stack(sizes).sum()
-
-
-def _slots(group: Group, parameters: dict[str, nn.Parameter], scales: frozenset[str]) -> tuple[Slot, ...]:
-    """Return the scales of a group's norms, or the weights that write it where it has none."""
-    return weight_slots(group, scales, ("carrier",)) or weight_slots(group, parameters, ("writer",))
-
-
-def _scale(slots: tuple[Slot, ...], parameters: dict[str, nn.Parameter]) -> torch.Tensor:
-    """Return the mean over slots of each unit's 2-norm (size,): |scale| of a norm, or the norm of a filter."""
-    tiny = 1e-24  # the slope of a root at zero is infinite
-    norms = [(slot.sums(parameters[slot.tensor].square()) + tiny).sqrt() for slot in slots]
-    return torch.stack(norms).mean(0)

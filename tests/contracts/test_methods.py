@@ -6,6 +6,7 @@ import copy
 import hashlib
 import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -108,7 +109,7 @@ def test_a_plan_keeps_exactly_the_allocated_counts_and_can_be_cut(kind, network,
 
 def test_a_method_that_needs_data_says_so(kind):
     network = randomise(Plain())
-    context = Context(network, INPUTS, network_structure(network, INPUTS), None, 0)
+    context = replace(_context(network), data=None)
     if kind.needs_data:
         with pytest.raises(UsageError, match="data"):
             kind().score(context)
