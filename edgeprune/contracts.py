@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from edgeprune.bench.layer_cost import LayerCosts
 from edgeprune.network.groups import Allocation, Scores, Structure
 from edgeprune.network.moments import Moment
 from edgeprune.network.plan import Plan, PruneChannels
@@ -172,11 +173,27 @@ def utilisation(outcome: Outcome, limits: Limits) -> float:
     return max((*own, *others), default=0.0)
 
 
+def is_safe(outcome: Outcome, limits: Limits) -> bool:
+    """Whether a network stays within the limits with all that the noise of its measurement may hide.
+
+    Either its median leaves the usual room, or the upper end of its interval is within the limit and the median a
+    hundredth below it. Sizes and multiply-accumulates alone are counted, and need no room.
+    """
+    used = utilisation(outcome, limits)
+    if used <= SAFE_UTILISATION or limits.memory_bytes is not None or limits.others:
+        return used <= SAFE_UTILISATION
+    if limits.latency_ms is None:
+        return used <= 1
+    upper_end = outcome.latency_interval_ms[1]
+    return used <= 1 and upper_end <= limits.latency_ms and outcome.latency_ms <= 0.99 * limits.latency_ms
+
+
 @dataclass(frozen=True)
 class Problem:
     """What a controller has to solve: units with scores, limits, and the original's cost.
 
     `moments` say what activations an allocation needs at once, for a controller that predicts memory.
+    `costs` are the layers as measured alone on the target, where the controller needs them and latency is limited.
     """
 
     structure: Structure
@@ -187,14 +204,17 @@ class Problem:
     scores_are_losses: bool = False
     max_rounds: int = 12
     moments: tuple[Moment, ...] = ()
+    costs: LayerCosts | None = None
 
 
 class Controller(ABC):
     """Says how many units stay, given limits and measurements; the caller owns the loop.
 
     A controller is a deterministic function of its problem and of what it was told, so that telling a new one
-    the trials on disk continues a killed search.
+    the trials on disk continues a killed search. One that `needs_costs` works with the target's latency table.
     """
+
+    needs_costs: ClassVar[bool] = False
 
     def __init__(self, problem: Problem) -> None:
         """Start on a problem; nothing has been measured yet but the original."""
@@ -207,6 +227,14 @@ class Controller(ABC):
     @abstractmethod
     def tell(self, allocation: Allocation, outcome: Outcome) -> None:
         """Learn what an asked allocation cost."""
+
+    def expected_ms(self, allocation: Allocation) -> float | None:
+        """Return the latency that is predicted for an allocation before it is measured, None without a prediction."""
+        return None
+
+    def ending(self) -> str:
+        """Return in a few words why the search ended, "" where there is nothing to say."""
+        return ""
 
 
 # ---------------------------------------------------------------- runtimes: build here, open there

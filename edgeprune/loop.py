@@ -11,9 +11,9 @@ from edgeprune.contracts import Controller, Method, Problem, utilisation
 from edgeprune.run.conclusion import Findings, conclude
 from edgeprune.run.fastest import OuterSearch
 from edgeprune.run.finetune import finetune
-from edgeprune.run.problem import original_trial, state_problem
+from edgeprune.run.problem import original_trial, state_problem, with_costs
 from edgeprune.run.shaping import split_epochs
-from edgeprune.run.trial import Trial, best_of, kept_score, key_of
+from edgeprune.run.trial import Trial, best_of, kept_score, key_of, objection
 from edgeprune.run.workbench import Workbench
 from edgeprune.run_dir import RunDir, Stopwatch
 
@@ -37,7 +37,7 @@ def run_job(job: Job, progress: Progress, resume: bool = False) -> Result:
         folder.begin(job.identity(), job.facts(), resume)
         bench = Workbench(job, folder, Stopwatch(folder), progress)
         bench.accuracy("original", bench.original)
-        problem = state_problem(bench, method)
+        problem = with_costs(bench, state_problem(bench, method))
         if job.budget.seeks_fastest:
             return conclude(bench, OuterSearch(bench, method, problem, search).run())
         trials = search(bench, method, problem)
@@ -51,13 +51,18 @@ def search(bench: Workbench, method: Method, problem: Problem) -> list[Trial]:
     finished = {trial.key: trial for trial in map(Trial.from_json, bench.folder.trials("search"))}
     trials = [original_trial(bench)]
     while (allocation := controller.ask()) is not None:
-        trial = finished.get(key_of(allocation)) or try_out(bench, method, problem, allocation)
+        known = finished.get(key_of(allocation))
+        trial = known or try_out(bench, method, problem, allocation, controller.expected_ms(allocation))
         controller.tell(allocation, trial.outcome)
         trials.append(trial)
+    if controller.ending():
+        bench.progress.say(f"the search ends: {controller.ending()}")
     return trials
 
 
-def try_out(bench: Workbench, method: Method, problem: Problem, allocation: Allocation) -> Trial:
+def try_out(
+    bench: Workbench, method: Method, problem: Problem, allocation: Allocation, expected_ms: float | None
+) -> Trial:
     """Cut, prove, export, build, verify and measure one allocation, and put the trial on the disk."""
     index = len(bench.folder.trials("search")) + 1
     plan = method.plan(problem.structure, problem.scores, allocation)
@@ -73,6 +78,8 @@ def try_out(bench: Workbench, method: Method, problem: Problem, allocation: Allo
         drift=drift,
         kept_score=kept_score(problem.scores, allocation),
         feasible=utilisation(outcome, problem.limits) <= 1,
+        expected_ms=expected_ms,
+        rejected=objection(outcome, problem, expected_ms),
         plan=plan.to_json(),
         measurement=measurement_to_dict(measurement),
         proofs=tuple(asdict(found) for found in (proof, *built.proofs)),

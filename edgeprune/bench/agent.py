@@ -3,8 +3,9 @@
     python agent.py measure --runtime onnxruntime.py --artifact model.onnx --settings '{"threads": 1}'
 
 The standard library of Python 3.8 is enough for this file itself; arrays are made with the NumPy that every engine
-brings along. Modes: `measure` times inferences, `run` answers given inputs, `profile` times layers. `--telemetry`
-names a file whose `read()` looks at the board and whose `between(before, after)` says what it did beside a block.
+brings along. Modes: `measure` times inferences, `run` answers given inputs, `profile` times layers, `sweep` times
+every artifact of a .zip briefly. `--telemetry` names a file whose `read()` looks at the board and whose
+`between(before, after)` says what it did beside a block.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import platform
 import signal
 import statistics
 import sys
+import tempfile
 import time
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +59,7 @@ def main() -> int:
     arguments = parse_arguments()
     die_with_parent()
     emit = take_stdout()
-    modes = {"measure": measure, "run": answer, "profile": profile}
+    modes = {"measure": measure, "run": answer, "profile": profile, "sweep": sweep}
     try:
         modes[arguments.mode](arguments, emit)
     except StageError as error:
@@ -69,7 +72,7 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Measure one artifact on this board.")
-    parser.add_argument("mode", choices=("measure", "run", "profile"))
+    parser.add_argument("mode", choices=("measure", "run", "profile", "sweep"))
     parser.add_argument("--runtime", required=True, help="runtime plug-in, a Python file")
     parser.add_argument("--artifact", required=True)
     parser.add_argument("--settings", type=json.loads, default={}, help="JSON for the engine")
@@ -79,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# ---------------------------------------------------------------- the three modes
+# ---------------------------------------------------------------- the four modes
 
 
 def measure(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
@@ -125,6 +128,25 @@ def profile(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
     with stage("run"):
         layers = runtime.profile(arguments.artifact, arguments.settings, inputs)
     emit({"event": "profile", "layers_ms": dict(layers)})
+    emit({"event": "done"})
+
+
+def sweep(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
+    """Time one block of every artifact in a .zip, in the order in which they lie there."""
+    options = dict(DEFAULTS, **arguments.options)
+    emit({"event": "board", "facts": board_facts()})
+    runtime = load_runtime(arguments.runtime)
+    gc.disable()
+    with zipfile.ZipFile(arguments.artifact) as bundle, tempfile.TemporaryDirectory() as folder:
+        for name in bundle.namelist():
+            with stage("open"):
+                session = runtime.open(bundle.extract(name, folder), arguments.settings)
+            with stage("run"):
+                inputs = make_inputs(session, None, options["seed"])
+                warm_up(session, inputs, options)
+                emit(dict(event="timed", name=name, version=session.version, **block(session, inputs, options, None)))
+            del session, inputs
+            gc.collect()
     emit({"event": "done"})
 
 

@@ -47,7 +47,8 @@ class EmulatedProcess:
         """Draw how this process differs from others, and whether it will fail."""
         self._board, self._network, self._clock = board, network, clock
         self._random = random.Random(seed)
-        self._level_ms = network.latency_ms * math.exp(board.noise.between * self._random.gauss(0, 1))
+        self._level = math.exp(board.noise.between * self._random.gauss(0, 1))
+        self._level_ms = network.latency_ms * self._level
         self._wander = self._random.gauss(0, 1)
         self._runs = 0
         self.fails = self._random.random() < board.failures
@@ -68,6 +69,20 @@ class EmulatedProcess:
         if self.fails:
             return
         yield {"event": "done", "peak_memory_bytes": self._network.peak_memory_bytes}
+
+    def sweep(self, networks: Mapping[str, NetworkTime], options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield what the agent writes in the mode `sweep`; ends early where the process fails."""
+        self._clock.pass_time(self._board.start.process_s, busy=False)
+        yield {"event": "board", "facts": {"cpu": f"{self._board.model} (emulated)", **self._board.facts}}
+        for index, (name, network) in enumerate(networks.items()):
+            if self.fails and index >= self._fails_after * len(networks):
+                return
+            self._network, self._runs = network, 0
+            self._level_ms = network.latency_ms * self._level
+            self._clock.pass_time(self._board.start.open_ms / 1e3, busy=True)
+            self._warm_up(options)
+            yield {"event": "timed", "name": name, "version": self._board.engine, **self._block(options)}
+        yield {"event": "done"}
 
     def profile_ms(self) -> dict[str, float]:
         """Return milliseconds by layer, each with the scatter of one inference."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
+from edgeprune import registry
+from edgeprune.bench.layer_cost import costs_from_dict
 from edgeprune.bench.measurement import measurement_to_dict
-from edgeprune.contracts import Context, Method, Problem, utilisation
+from edgeprune.contracts import Context, Controller, Method, Problem, utilisation
 from edgeprune.errors import StepError, UsageError
 from edgeprune.network.activations import activation_moments
 from edgeprune.network.structure import network_structure
+from edgeprune.run.profiling import profile_network
 from edgeprune.run.trial import Trial
 
 if TYPE_CHECKING:
@@ -38,6 +42,24 @@ def state_problem(bench: Workbench, method: Method) -> Problem:
         max_rounds=job.choices.max_rounds,
         moments=activation_moments(bench.original, job.example_inputs),
     )
+
+
+def with_costs(bench: Workbench, problem: Problem) -> Problem:
+    """Add the costs of the single layers where the controller works with them and latency is limited.
+
+    They come from the target's latency table, which is added to; a resumed run takes the same costs again.
+    """
+    controller: type[Controller] = registry.load("controllers", bench.job.choices.controller)
+    if not controller.needs_costs or problem.limits.latency_ms is None:
+        return problem
+
+    def compute() -> dict[str, Any]:
+        bench.progress.say(f"profiling the layers on {bench.job.target.name}")
+        profile = profile_network(bench.original, bench.job.example_inputs, bench.job.target, None, bench.progress)
+        return asdict(profile.costs)
+
+    with bench.watch("measuring"):
+        return replace(problem, costs=costs_from_dict(bench.folder.remember("layer-costs", compute)))
 
 
 def original_trial(bench: Workbench) -> Trial:

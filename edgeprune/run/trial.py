@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from edgeprune.contracts import SAFE_UTILISATION, Limits, Outcome, utilisation
+from edgeprune.contracts import Limits, Outcome, Problem, is_safe, utilisation
 from edgeprune.network.groups import Allocation, Scores
+
+# A prediction that is missed by less is within the noise of a quick measurement.
+_SLOWER_THAN_EXPECTED = 1.03
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class Trial:
 
     `outcome` is what the controller is told: its latency is the measured median divided by `drift`, which is how
     much slower the original, measured beside it, was than at the start (1 where it was not measured beside it).
-    `kept_score` is the kept part of all importance.
+    `kept_score` is the kept part of all importance. `expected_ms` is what the controller predicted, None where it does
+    not predict; `rejected` says why the network is not what was looked for, "" where it may be.
     """
 
     stage: str
@@ -29,6 +33,8 @@ class Trial:
     plan: str
     measurement: Mapping[str, Any]
     proofs: tuple[Mapping[str, Any], ...] = ()
+    expected_ms: float | None = None
+    rejected: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the trial as plain JSON types."""
@@ -56,6 +62,7 @@ class Trial:
         return (
             f"round {self.index}: {outcome.latency_ms:.3g} ms [{low:.3g}, {high:.3g}], "
             f"{outcome.macs / 1e6:.1f} M MACs, {outcome.size_bytes / 1e6:.2f} MB: {used}"
+            + (f"; rejected: {self.rejected}" if self.rejected else "")
         )
 
 
@@ -79,10 +86,22 @@ def kept_score(scores: Scores, allocation: Allocation) -> float:
     return kept / total if total else 1.0
 
 
+def objection(outcome: Outcome, problem: Problem, expected_ms: float | None) -> str:
+    """Return why a candidate is rejected: over a limit, and slower than predicted or than the uncut network; or ""."""
+    used = utilisation(outcome, problem.limits)
+    if used <= 1:
+        return ""
+    reasons = [f"{used - 1:.1%} over the budget"]
+    if expected_ms is not None and outcome.latency_ms > expected_ms * _SLOWER_THAN_EXPECTED:
+        reasons.append(f"{outcome.latency_ms / expected_ms - 1:.0%} slower than predicted")
+    if outcome.latency_ms > problem.original.latency_ms:
+        reasons.append("slower than the uncut network")
+    return ", ".join(reasons)
+
+
 def best_of(trials: Sequence[Trial], limits: Limits) -> Trial:
     """Return the trial that keeps most importance at a safe distance below the limits, or else the nearest to them."""
-    used = {trial.index: utilisation(trial.outcome, limits) for trial in trials}
-    safe = [trial for trial in trials if used[trial.index] <= SAFE_UTILISATION]
+    safe = [trial for trial in trials if is_safe(trial.outcome, limits)]
     if safe:
         return max(safe, key=lambda trial: trial.kept_score)
-    return min(trials, key=lambda trial: used[trial.index])
+    return min(trials, key=lambda trial: utilisation(trial.outcome, limits))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +55,7 @@ class Emulated(Transport):
         modes: Mapping[str, Callable[[argparse.Namespace], Events]] = {
             "measure": self._measure,
             "profile": self._profile,
+            "sweep": self._sweep,
             "run": _run,
         }
         program, mode, *flags = (*arguments, "", "")
@@ -82,15 +85,30 @@ class Emulated(Transport):
         yield {"event": "profile", "layers_ms": self._process(asked).profile_ms()}
         yield {"event": "done"}
 
-    def _process(self, asked: argparse.Namespace) -> EmulatedProcess:
+    def _sweep(self, asked: argparse.Namespace) -> Events:
+        with zipfile.ZipFile(asked.artifact) as bundle, tempfile.TemporaryDirectory() as folder:
+            paths = {name: Path(bundle.extract(name, folder)) for name in bundle.namelist()}
+            process = self._process(asked, next(iter(paths.values())))
+            board = self._board or board_from_settings(asked.settings)
+            networks = {name: self._time(path, board) for name, path in paths.items()}
+        yield from process.sweep(networks, {**agent.DEFAULTS, **asked.options})
+        if process.fails:
+            raise LinkLostError(f"The emulated board {self.address} fell silent in a sweep; measure again.")
+
+    def _process(self, asked: argparse.Namespace, network: Path | None = None) -> EmulatedProcess:
         board = self._board = self._board or board_from_settings(asked.settings)
         self._clock = self._clock or VirtualClock(board)
         self._processes += 1
-        digest = sha256_of(Path(asked.artifact))
+        seed = json.dumps(
+            [self.address, self._processes, sha256_of(Path(asked.artifact)), asked.options], sort_keys=True
+        )
+        return EmulatedProcess(board, self._time(network or Path(asked.artifact), board), self._clock, seed)
+
+    def _time(self, artifact: Path, board: EmulatedBoard) -> NetworkTime:
+        digest = sha256_of(artifact)
         if digest not in self._known:
-            self._known[digest] = emulate(works_of_onnx(Path(asked.artifact)), board)
-        seed = json.dumps([self.address, self._processes, digest, asked.options], sort_keys=True)
-        return EmulatedProcess(board, self._known[digest], self._clock, seed)
+            self._known[digest] = emulate(works_of_onnx(artifact), board)
+        return self._known[digest]
 
 
 def _run(asked: argparse.Namespace) -> Events:

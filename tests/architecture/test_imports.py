@@ -41,6 +41,8 @@ _SHARED_DATA = {
     "edgeprune.network.groups",
     "edgeprune.network.plan",
     "edgeprune.network.selection",
+    "edgeprune.bench.layer_cost",
+    "edgeprune.bench.layer_shape",
     "edgeprune.bench.measurement",
     "edgeprune.verdict.budget",
 }

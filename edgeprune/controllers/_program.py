@@ -1,0 +1,215 @@
+"""The exact choice of one number of units a group: a multiple-choice integer program, solved by HiGHS.
+
+A layer's cost depends on the channels that it reads and on those that it writes. Each side is a *node* with a few
+options: a group, or the sum of several groups after a concatenation. Two nodes that a layer joins get pair variables,
+which the options of both nodes fix (a transportation polytope, so that the relaxation is tight). A sum is rounded up
+to its next option: its cost is never too low.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+_GAP = 1e-3
+_TIME_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Node:
+    """Something with options, one of which is chosen: its numbers, ascending, and what each is worth.
+
+    `parts` is set where the numbers are channels of a sum: by node, the channels that each of its options adds; `rest`
+    are the channels of the sum that belong to no node.
+    """
+
+    name: str
+    counts: tuple[int, ...]
+    values: tuple[float, ...] = ()
+    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    rest: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the options of one node, or of two, cost of every resource: (options,) or (options, options) arrays."""
+
+    nodes: tuple[str, ...]
+    amounts: Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most of a resource, what it takes whatever is chosen, and its scale."""
+
+    most: float
+    fixed: float = 0.0
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The chosen count of each node that is no sum; `proven` says that nothing better exists by more than the gap."""
+
+    counts: Mapping[str, int]
+    value: float
+    proven: bool
+
+
+def solve(nodes: Sequence[Node], costs: Sequence[Cost], limits: Mapping[str, Limit]) -> Solution | None:
+    """Return the most valuable choice within the limits, or None where there is none."""
+    from scipy.optimize import Bounds, milp
+
+    program = _Program(nodes, merged(costs))
+    found = milp(
+        -program.objective(),
+        integrality=program.integrality(),
+        bounds=Bounds(0, 1),
+        constraints=[*program.choices(), *program.sums(), *program.pairs(), *program.limits(limits)],
+        options={"mip_rel_gap": _GAP, "time_limit": _TIME_LIMIT_S},
+    )
+    if found.x is None:
+        return None
+    counts = {
+        node.name: node.counts[int(np.argmax(found.x[program.columns[node.name]]))] for node in nodes if not node.parts
+    }
+    return Solution(counts, -float(found.fun), found.status == 0)
+
+
+def merged(costs: Sequence[Cost]) -> list[Cost]:
+    """Add up the costs of layers that join the same nodes, whichever way round."""
+    sums: dict[tuple[str, ...], dict[str, Floats]] = defaultdict(dict)
+    for cost in costs:
+        key = tuple(sorted(cost.nodes))
+        for resource, amounts in cost.amounts.items():
+            turned = amounts if key == cost.nodes else amounts.T
+            sums[key][resource] = sums[key].get(resource, 0.0) + turned
+    return [Cost(nodes, amounts) for nodes, amounts in sums.items()]
+
+
+def combined(costs: Sequence[Cost], resource: str, scales: Mapping[str, float]) -> tuple[Cost, ...]:
+    """Return the costs with one more resource: the scaled sum of others that they hold."""
+    found = []
+    for cost in costs:
+        parts = [amounts * scales[name] for name, amounts in cost.amounts.items() if name in scales]
+        found.append(Cost(cost.nodes, {**cost.amounts, **({resource: np.sum(parts, axis=0)} if parts else {})}))
+    return tuple(found)
+
+
+class _Program:
+    """Numbers the variables: one for each option of a node, one for each pair of options of joined nodes."""
+
+    def __init__(self, nodes: Sequence[Node], costs: Sequence[Cost]) -> None:
+        self._nodes = {node.name: node for node in nodes}
+        self._costs = costs
+        self.columns: dict[str, slice] = {}
+        self.pair_columns: dict[tuple[str, ...], slice] = {}
+        self.width = 0
+        for node in nodes:
+            self.columns[node.name] = self._take(len(node.counts))
+        self._choices = self.width
+        for cost in costs:
+            if len(cost.nodes) == 2:
+                left, right = (len(self._nodes[name].counts) for name in cost.nodes)
+                self.pair_columns[cost.nodes] = self._take(left * right)
+
+    def _take(self, count: int) -> slice:
+        self.width += count
+        return slice(self.width - count, self.width)
+
+    def objective(self) -> Floats:
+        """The value of each variable; the total of all nodes at their best is scaled to 1000."""
+        row = np.zeros(self.width)
+        best = sum(max(node.values) for node in self._nodes.values() if node.values)
+        for name, node in self._nodes.items():
+            if node.values:
+                row[self.columns[name]] = np.asarray(node.values) * (1000.0 / best if best > 0 else 1.0)
+        return row
+
+    def integrality(self) -> npt.NDArray[np.int64]:
+        """Options are taken or not; pairs follow."""
+        return (np.arange(self.width) < self._choices).astype(np.int64)
+
+    def choices(self) -> list[Any]:
+        """One option of each node."""
+        rows = _Rows(self.width)
+        for columns in self.columns.values():
+            rows.add(_range(columns), np.ones(columns.stop - columns.start), 1.0, 1.0)
+        return rows.constraints()
+
+    def sums(self) -> list[Any]:
+        """The option of a sum holds at least the channels of its parts."""
+        rows = _Rows(self.width)
+        for name, node in self._nodes.items():
+            if node.parts:
+                columns = [_range(self.columns[part]) for part in node.parts]
+                weights = [np.asarray(channels) for channels in node.parts.values()]
+                own = self.columns[name]
+                rows.add(
+                    np.concatenate([*columns, _range(own)]),
+                    np.concatenate([*weights, -np.asarray(node.counts, float)]),
+                    -np.inf,
+                    -node.rest,
+                )
+        return rows.constraints()
+
+    def pairs(self) -> list[Any]:
+        """The pairs with an option add up to that option."""
+        rows = _Rows(self.width)
+        for names, columns in self.pair_columns.items():
+            left, right = (_range(self.columns[name]) for name in names)
+            grid = _range(columns).reshape(len(left), len(right))
+            for place, option in enumerate(left):
+                rows.add(np.append(grid[place], option), np.append(np.ones(len(right)), -1.0), 0.0, 0.0)
+            for place, option in enumerate(right):
+                rows.add(np.append(grid[:, place], option), np.append(np.ones(len(left)), -1.0), 0.0, 0.0)
+        return rows.constraints()
+
+    def limits(self, limits: Mapping[str, Limit]) -> list[Any]:
+        """All that is chosen stays within each limit; each row is scaled to a limit of 100."""
+        rows = _Rows(self.width)
+        for resource, limit in limits.items():
+            room = limit.most - limit.fixed
+            scale = 100.0 / abs(room) if room else 1.0
+            columns, weights = [], []
+            for cost in self._costs:
+                if resource in cost.amounts:
+                    place = self.pair_columns.get(cost.nodes) or self.columns[cost.nodes[0]]
+                    columns.append(_range(place))
+                    weights.append(cost.amounts[resource].reshape(-1) * scale)
+            if columns:
+                rows.add(np.concatenate(columns), np.concatenate(weights), -np.inf, room * scale)
+        return rows.constraints()
+
+
+class _Rows:
+    """Collects sparse rows with their lower and upper ends."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._rows: list[tuple[npt.NDArray[np.int64], Floats, float, float]] = []
+
+    def add(self, columns: npt.NDArray[np.int64], weights: Floats, least: float, most: float) -> None:
+        self._rows.append((columns, weights, least, most))
+
+    def constraints(self) -> list[Any]:
+        """One constraint object of scipy, or none where there are no rows."""
+        from scipy.optimize import LinearConstraint
+        from scipy.sparse import csr_array
+
+        if not self._rows:
+            return []
+        starts = np.cumsum([0, *(len(row[0]) for row in self._rows)])
+        columns = np.concatenate([row[0] for row in self._rows])
+        weights = np.concatenate([row[1] for row in self._rows])
+        matrix = csr_array((weights, columns, starts), shape=(len(self._rows), self._width))
+        return [LinearConstraint(matrix, [row[2] for row in self._rows], [row[3] for row in self._rows])]
+
+
+def _range(columns: slice) -> npt.NDArray[np.int64]:
+    return np.arange(columns.start, columns.stop)

@@ -1,0 +1,256 @@
+"""What a network needs of each resource, as a function of how many units stay, in the terms of the integer program.
+
+Amounts are called "macs", "bytes" (of the parameters) and, where the target's layers were measured, "ms:KIND" for
+each kind of layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.bench.layer_cost import LayerCost, Tile
+from edgeprune.controllers._program import Cost, Node
+from edgeprune.network.selection import allowed_counts, select_units
+
+if TYPE_CHECKING:
+    from edgeprune.contracts import Problem
+    from edgeprune.network.groups import Allocation, Group, Layer
+
+Parts = tuple[tuple[str | None, int], ...]
+MOST_OPTIONS = 16
+_SMALLEST_KEPT_PART = 0.1
+_PARAMETER_BYTES = 4.0
+_MS = "ms:"
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The channels on one side of a layer: what its node's count means, or a fixed number where it has no node."""
+
+    node: str | None
+    channels: int
+    channels_of: Callable[[int], float]
+
+
+class Resources:
+    """Evaluates an allocation, and hands the program its nodes and costs."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Choose the options of every group, and tabulate what every layer needs for each of them."""
+        self._problem = problem
+        self._sizes = {group.name: group.size for group in problem.structure.groups}
+        self._layers = problem.structure.layers
+        self._ms_of = _milliseconds(problem)
+        self._nodes = {group.name: _group_node(group, problem) for group in problem.structure.groups}
+        self.costs = tuple(cost for layer in self._layers for cost in self._tabulate(layer))
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Groups, and sums of groups after concatenations."""
+        return tuple(self._nodes.values())
+
+    def parts(self, resource: str, allocation: Allocation) -> dict[str, float]:
+        """Return what "latency", "size" or "macs" of an allocation consist of, as the program counts them."""
+        kept = {**self._sizes, **allocation}
+        totals: dict[str, float] = {}
+        for layer in self._layers:
+            inputs, outputs = self._channels(layer.in_parts, kept), self._channels(layer.out_parts, kept)
+            for name, amount in self._amounts(layer, inputs, outputs).items():
+                totals[name] = totals.get(name, 0.0) + amount
+        if resource == "latency" and self._ms_of:
+            return {name: amount for name, amount in totals.items() if name.startswith(_MS)}
+        name = "bytes" if resource == "size" else "macs"
+        return {name: totals[name]}
+
+    def smallest(self) -> dict[str, int]:
+        """Return the allocation with the least of everything."""
+        return {node.name: node.counts[0] for node in self._nodes.values() if not node.parts}
+
+    def _channels(self, parts: Parts, kept: Mapping[str, int]) -> float:
+        """Return the channels of an axis; those of a sum are rounded up to its next option."""
+        channels = sum(count * (kept[name] / self._sizes[name] if name else 1.0) for name, count in parts)
+        node = self._nodes.get(_sum_name(parts))
+        return min(level for level in node.counts if level >= channels - 1e-9) if node else channels
+
+    def _amounts(self, layer: Layer, inputs: float, outputs: float) -> dict[str, float]:
+        """Return what a layer needs with so many channels; a depthwise layer has one number for both sides."""
+        in_part = inputs / _total(layer.in_parts) if layer.in_parts else 1.0
+        out_part = outputs / _total(layer.out_parts) if layer.out_parts else 1.0
+        part = out_part if _is_one_sided(layer) else in_part * out_part
+        milliseconds = self._ms_of.get(layer.name)
+        found = {"macs": layer.macs * part, "bytes": _PARAMETER_BYTES * layer.parameters * part}
+        if milliseconds is not None:
+            found[_MS + layer.kind] = milliseconds(in_part, out_part)
+        return found
+
+    def _tabulate(self, layer: Layer) -> list[Cost]:
+        left, right = self._side(layer.in_parts, layer), self._side(layer.out_parts, layer)
+        names = tuple(dict.fromkeys(side.node for side in (left, right) if side.node))
+        if not names:
+            return []
+        columns = self._nodes[names[-1]].counts
+        if len(names) == 2:
+            return [
+                _cost(
+                    names,
+                    lambda one, other: self._amounts(layer, left.channels_of(one), right.channels_of(other)),
+                    self._nodes[names[0]].counts,
+                    columns,
+                )
+            ]
+        return [
+            _cost(
+                names,
+                lambda _, count: self._amounts(layer, left.channels_of(count), right.channels_of(count)),
+                (0,),
+                columns,
+            )
+        ]
+
+    def _side(self, parts: Parts, layer: Layer) -> _Side:
+        total = _total(parts)
+        owned = [(name, channels) for name, channels in parts if name is not None]
+        if not owned:
+            return _Side(None, total, lambda _: total)
+        if len(owned) > 1:
+            return _Side(self._sum_node(parts, layer), total, float)
+        (name, channels), rest = owned[0], total - owned[0][1]
+        size = self._sizes[name]
+        return _Side(name, total, lambda count: rest + channels * count / size)
+
+    def _sum_node(self, parts: Parts, layer: Layer) -> str:
+        name = _sum_name(parts)
+        if name not in self._nodes:
+            owned = {part: channels for part, channels in parts if part is not None}
+            by_option = {
+                part: tuple(channels * count / self._sizes[part] for count in self._nodes[part].counts)
+                for part, channels in owned.items()
+            }
+            rest = sum(channels for part, channels in parts if part is None)
+            least = rest + sum(channels[0] for channels in by_option.values())
+            tile = _tile(self._problem, layer).inputs
+            counts = _levels(least, _total(parts), tile)
+            self._nodes[name] = Node(name, counts, parts=by_option, rest=rest)
+        return name
+
+
+def _cost(
+    names: tuple[str, ...],
+    amounts: Callable[[int, int], Mapping[str, float]],
+    rows: Sequence[int],
+    columns: Sequence[int],
+) -> Cost:
+    found = [[amounts(row, column) for column in columns] for row in rows]
+    tables = {name: np.array([[cell[name] for cell in line] for line in found]) for name in found[0][0]}
+    if len(names) == 1:
+        tables = {name: table[0] for name, table in tables.items()}
+    return Cost(names, tables)
+
+
+def _milliseconds(problem: Problem) -> Mapping[str, Callable[[float, float], float]]:
+    """Return the milliseconds of each layer by the parts of its channels that stay; empty without measured layers.
+
+    A layer that was not measured takes what the others take for as many multiply-accumulates.
+    """
+    costs = problem.costs.layers if problem.costs else {}
+    known = [layer for layer in problem.structure.layers if layer.name in costs]
+    macs = sum(layer.macs for layer in known)
+    per_mac = sum(costs[layer.name].whole_ms for layer in known) / macs if macs else 0.0
+    found: dict[str, Callable[[float, float], float]] = {}
+    for layer in problem.structure.layers if costs else ():
+        if layer.name in costs:
+            found[layer.name] = _measured(costs[layer.name])
+        else:
+            found[layer.name] = _estimated(layer.macs * per_mac)
+    return found
+
+
+def _measured(cost: LayerCost) -> Callable[[float, float], float]:
+    outputs = cost.over_outputs[-1][0]
+    inputs = cost.over_inputs[-1][0] if cost.over_inputs else 0
+    return lambda in_part, out_part: cost.ms(round(inputs * in_part), round(outputs * out_part))
+
+
+def _estimated(whole_ms: float) -> Callable[[float, float], float]:
+    return lambda in_part, out_part: whole_ms * in_part * out_part
+
+
+def _group_node(group: Group, problem: Problem) -> Node:
+    """Return a group with its options: whole stairs of the layers that touch it, and what the kept units are worth."""
+    counts = _options(group, problem)
+    scores = problem.scores[group.name]
+    if group.constraints:
+        kept = [sum(scores[unit] for unit in select_units(group, scores, count)) for count in counts]
+    else:
+        best_first = np.cumsum(sorted(scores, reverse=True))
+        kept = [float(best_first[count - 1]) for count in counts]
+    return Node(group.name, counts, tuple(kept))
+
+
+def _options(group: Group, problem: Problem) -> tuple[int, ...]:
+    floor = max(1, -(-group.size // int(1 / _SMALLEST_KEPT_PART)))
+    tiles = _group_tiles(group, problem)
+    small, large = min(tiles), max(tiles)
+    halves = {large >> shift for shift in range(1, large.bit_length())}
+    allowed = [count for count in allowed_counts(group) if floor <= count <= group.size]
+    whole = [count for count in allowed if count % small == 0 or count in halves or count == group.size]
+    liked = whole if len(whole) > 1 else allowed
+    return _thinned(liked, {group.size, *(count for count in liked if count % large == 0)})
+
+
+def _group_tiles(group: Group, problem: Problem) -> set[int]:
+    """Return the stairs of the layers around a group, in units."""
+    if problem.costs is None:
+        return {problem.channel_multiple if group.kind == "channel" else 1}
+    found = set()
+    for layer in problem.structure.layers:
+        tile = _tile(problem, layer)
+        for parts, channels_a_tile in ((layer.in_parts, tile.inputs), (layer.out_parts, tile.outputs)):
+            found |= {max(1, channels_a_tile * group.size // n) for name, n in parts if name == group.name}
+    return {tile for tile in found if tile <= group.size} or {1}
+
+
+def _tile(problem: Problem, layer: Layer) -> Tile:
+    cost = problem.costs.layers.get(layer.name) if problem.costs else None
+    return cost.tile if cost else Tile()
+
+
+def _thinned(counts: Sequence[int], liked: Iterable[int]) -> tuple[int, ...]:
+    """Return at most so many options: the liked ones first, then evenly spread others; the ends always."""
+    if len(counts) <= MOST_OPTIONS:
+        return tuple(counts)
+    chosen = {counts[0], *_spread(sorted(set(liked)), MOST_OPTIONS - 1)}
+    others = [count for count in counts if count not in chosen]
+    return tuple(sorted(chosen | set(_spread(others, MOST_OPTIONS - len(chosen)))))
+
+
+def _spread(counts: Sequence[int], most: int) -> list[int]:
+    if len(counts) <= most:
+        return list(counts)
+    if most < 2:
+        return list(counts[-most:]) if most else []
+    return [counts[round(place * (len(counts) - 1) / (most - 1))] for place in range(most)]
+
+
+def _levels(least: float, total: int, tile: int) -> tuple[int, ...]:
+    """Return the channels that a sum is rounded up to: whole stairs, at most so many of them."""
+    step = max(tile, -(-total // MOST_OPTIONS))
+    step = -(-step // tile) * tile
+    first = max(int(-(-least // step)) * step, step)
+    return tuple(sorted({*range(first, total, step), total}))
+
+
+def _is_one_sided(layer: Layer) -> bool:
+    return layer.kind == "depthwise" or (layer.parameters == 0 and layer.in_parts == layer.out_parts)
+
+
+def _sum_name(parts: Parts) -> str:
+    return "+".join(f"{part or '*'}:{channels}" for part, channels in parts)
+
+
+def _total(parts: Parts) -> int:
+    return sum(channels for _, channels in parts)

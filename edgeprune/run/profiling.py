@@ -1,0 +1,235 @@
+"""Measures the single layers of a network on its target, and keeps what was measured where the next run finds it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune import registry
+from edgeprune.bench.fingerprint import environment_of, fingerprint_of
+from edgeprune.bench.latency_table import LatencyTable, agreed, read_table, write_table
+from edgeprune.bench.layer_cost import LayerCosts
+from edgeprune.bench.layer_shape import LayerShape
+from edgeprune.bench.stairs import Scan, next_points, tile_of, tile_probes
+from edgeprune.bench.sweeping import Sweep, SweepOptions, sweep
+from edgeprune.contracts import BuildRequest, Runtime
+from edgeprune.errors import BuildError, UsageError
+from edgeprune.network.layer_network import layer_samples, write_layer_onnx, write_layer_program
+from edgeprune.network.layer_shapes import layer_shapes
+from edgeprune.network.structure import network_structure
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgeprune.bench.target import Target
+    from edgeprune.network.groups import Structure
+    from edgeprune.progress import Progress
+
+_BATCH = 120
+_BRIEF = SweepOptions()
+# The stairs decide which layers are measured at all.
+_PATIENT = SweepOptions(processes=4, block_s=0.03)
+_FLOOR = LayerShape("linear", 1, 1, (1,))
+# Layers still to come for each one of the first batch, by experience: scans of two sides, most of them straight.
+_POINTS_A_LAYER = 10
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The layers of a network on a target: what they are, the table that holds them, where it lies, their costs."""
+
+    structure: Structure
+    shapes: Mapping[str, LayerShape]
+    table: LatencyTable
+    path: Path
+    costs: LayerCosts
+
+
+def profile_network(
+    network: nn.Module, example_inputs: Any, target: Target, out: Path | None, progress: Progress
+) -> Profile:
+    """Measure what is not yet in the target's table of this network's layers.
+
+    The table lies in `out`, or in the user's cache by board and engine; a killed run goes on from it. Raises
+    BuildError when the engine refuses a layer, BoardError when the board cannot be used.
+    """
+    shapes = layer_shapes(network, example_inputs)
+    structure = network_structure(network, example_inputs)
+    table, path = Profiler(target, out, progress).measure(scans_of(structure, shapes))
+    return Profile(structure, shapes, table, path, costs_of(structure, shapes, table))
+
+
+def costs_of(structure: Structure, shapes: Mapping[str, LayerShape], table: LatencyTable) -> LayerCosts:
+    """Return the costs of the layers that the table holds."""
+    named = {layer.name for layer in structure.layers}
+    return LayerCosts({name: table.cost(shape) for name, shape in shapes.items() if name in named}, table.floor_ms)
+
+
+def scans_of(structure: Structure, shapes: Mapping[str, LayerShape]) -> tuple[Scan, ...]:
+    """Return each different layer once, with the sides on which some group can cut it."""
+    sides: dict[LayerShape, tuple[bool, bool]] = {}
+    for layer in structure.layers:
+        shape = shapes.get(layer.name)
+        if shape is not None:
+            before = sides.get(shape, (False, False))
+            sides[shape] = (before[0] or _is_free(layer.in_parts), before[1] or _is_free(layer.out_parts))
+    return tuple(Scan(shape, *free) for shape, free in sides.items())
+
+
+def _is_free(parts: tuple[tuple[str | None, int], ...]) -> bool:
+    return any(name is not None for name, _ in parts)
+
+
+def default_table_path(target: Target, fingerprint: str) -> Path:
+    """Return where the table of a board and engine lies in the user's cache."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("edgeprune") / "latency-tables" / f"{target.runtime}-{fingerprint}.json"
+
+
+class Profiler:
+    """Builds and measures layers in batches and adds them to the table on the disk after each."""
+
+    def __init__(self, target: Target, out: Path | None, progress: Progress) -> None:
+        """Hold the target; nothing is measured yet."""
+        self._target, self._out, self._progress = target, out, progress
+        self._builder = _Builder(target)
+
+    def measure(self, scans: Sequence[Scan]) -> tuple[LatencyTable, Path]:
+        """Complete the scans; return the table and where it lies."""
+        table, path = self._open()
+        table = self._add_tiles(table, path, scans)
+        whole = [scan.shape for scan in scans]
+        table = self._timed(table, path, whole, "whole layers")
+        while wanted := _unique(shape for scan in scans for shape in next_points(scan, table)):
+            before = len(table.layers)
+            table = self._add(table, path, wanted, "layers with fewer channels")
+            if len(table.layers) == before:
+                break
+        return table, path
+
+    def _open(self) -> tuple[LatencyTable, Path]:
+        """Ask the board what it is, and read its table or begin one."""
+        found = self._sweep([_FLOOR])
+        environment = environment_of(found.facts, self._target, found.version)
+        fingerprint = fingerprint_of(environment)
+        path = self._out or default_table_path(self._target, fingerprint)
+        if path.exists():
+            table = read_table(path)
+            if table.fingerprint != fingerprint:
+                raise UsageError(
+                    f"{path} is the table of another board or engine ({table.target}, {table.runtime} "
+                    f"{table.runtime_version}). Choose another --out."
+                )
+            self._progress.say(f"going on with {path}: {len(table.layers)} layers are known")
+            return table, path
+        (medians,) = found.medians_ms.values()
+        table = LatencyTable(
+            target=self._target.name,
+            kind=self._target.kind,
+            runtime=self._target.runtime,
+            runtime_version=found.version,
+            fingerprint=fingerprint,
+            environment=environment,
+            floor_ms=agreed(medians),
+        )
+        return table, path
+
+    def _add_tiles(self, table: LatencyTable, path: Path, scans: Sequence[Scan]) -> LatencyTable:
+        """Find the width of the stairs on the layer with most work of every new family."""
+        largest: dict[str, LayerShape] = {}
+        for scan in sorted(scans, key=lambda scan: scan.shape.inputs * scan.shape.outputs):
+            if scan.shape.family not in table.tiles:
+                largest[scan.shape.family] = scan.shape
+        probes = _unique(probe for shape in largest.values() for probe in tile_probes(shape))
+        table = self._add(table, path, probes, "layers that show the stairs", _PATIENT)
+        tiles = {family: tile_of(shape, table) for family, shape in largest.items()}
+        return replace(table, tiles={**table.tiles, **tiles})
+
+    def _timed(self, table: LatencyTable, path: Path, whole: Sequence[LayerShape], what: str) -> LatencyTable:
+        """Measure the whole layers, which take longest, and say how long the rest will take."""
+        begin = time.monotonic()
+        known = sum(shape in table.layers for shape in whole)
+        table = self._add(table, path, whole, what)
+        new = len(whole) - known
+        if new:
+            seconds = (time.monotonic() - begin) / new * new * _POINTS_A_LAYER
+            self._progress.say(f"about {new * _POINTS_A_LAYER} more, at most {_duration(seconds)}")
+        return table
+
+    def _add(
+        self,
+        table: LatencyTable,
+        path: Path,
+        shapes: Sequence[LayerShape],
+        what: str,
+        options: SweepOptions = _BRIEF,
+    ) -> LatencyTable:
+        missing = [shape for shape in shapes if shape not in table.layers]
+        if not missing:
+            return table
+        with self._progress.track(f"measuring {what}", len(missing)) as advance:
+            for start in range(0, len(missing), _BATCH):
+                batch = missing[start : start + _BATCH]
+                medians = self._sweep(batch, options).medians_ms
+                table = table.with_layers(dict(zip(batch, medians.values(), strict=True)))
+                write_table(table, path)
+                advance(len(batch))
+        return table
+
+    def _sweep(self, shapes: Sequence[LayerShape], options: SweepOptions = _BRIEF) -> Sweep:
+        with tempfile.TemporaryDirectory(prefix="edgeprune-layers-") as folder:
+            artifacts = [self._builder.build(shape, Path(folder), index) for index, shape in enumerate(shapes)]
+            return sweep(artifacts, self._target, options, self._progress)
+
+
+@dataclass
+class _Builder:
+    """Builds layers for the target's runtime, from the ONNX alone where the runtime can."""
+
+    target: Target
+    needs_program: bool = False
+
+    def __post_init__(self) -> None:
+        self._runtime: Runtime = registry.load("runtimes", self.target.runtime)()
+
+    def build(self, shape: LayerShape, folder: Path, index: int) -> Path:
+        """Write the artifact of one layer; raises BuildError."""
+        stem = folder / f"layer-{index}"
+        out = folder / f"{stem.name}.{self._runtime.format}"
+        write_layer_onnx(shape, stem.with_suffix(".onnx"))
+        if not self.needs_program:
+            try:
+                self._runtime.build(self._request(shape, stem), out)
+            except ValueError:
+                self.needs_program = True
+            else:
+                return out
+        write_layer_program(shape, stem.with_suffix(".pt2"))
+        try:
+            self._runtime.build(self._request(shape, stem), out)
+        except ValueError as error:
+            raise BuildError(f"{self.target.runtime} refused the layer {shape}: {error}") from error
+        return out
+
+    def _request(self, shape: LayerShape, stem: Path) -> BuildRequest:
+        program = stem.with_suffix(".pt2")
+        return BuildRequest(
+            exported_program=program if program.exists() else None,
+            onnx=stem.with_suffix(".onnx"),
+            samples=() if self.target.precision == "fp32" else layer_samples(shape),
+            precision=self.target.precision,
+            settings=self.target.engine_settings(),
+        )
+
+
+def _unique(shapes: Iterable[LayerShape]) -> list[LayerShape]:
+    return list(dict.fromkeys(shapes))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

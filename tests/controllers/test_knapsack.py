@@ -1,0 +1,170 @@
+"""The knapsack controller: its program against all allocations, and its search against boards that are functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.bench.layer_cost import LayerCost, LayerCosts, Tile
+from edgeprune.contracts import Limits, Outcome, Problem
+from edgeprune.controllers._program import Cost, Limit, Node, solve
+from edgeprune.controllers.knapsack import Knapsack
+from edgeprune.errors import UsageError
+from edgeprune.network.groups import Allocation, Group, Layer, Structure
+
+WIDTHS = (32, 64, 64, 128, 64)
+
+
+def chain(widths: tuple[int, ...] = WIDTHS) -> Structure:
+    groups = tuple(Group(f"g{index}", width, ()) for index, width in enumerate(widths))
+    layers = tuple(
+        Layer(f"l{index}", "conv", left * right, left * right, f"g{index}", f"g{index + 1}",
+              ((f"g{index}", left),), ((f"g{index + 1}", right),))
+        for index, (left, right) in enumerate(itertools.pairwise(widths))
+    )  # fmt: skip
+    return Structure(groups, (), layers)
+
+
+def layer_ms(inputs: int, outputs: int) -> float:
+    """Stairs of sixteen outputs and eight inputs."""
+    return 0.01 + 1e-4 * (-(-inputs // 8) * 8) * (-(-outputs // 16) * 16)
+
+
+def cost(inputs: int, outputs: int) -> LayerCost:
+    over_outputs = tuple((count, layer_ms(inputs, count)) for count in range(16, outputs + 1, 16))
+    over_inputs = tuple((count, layer_ms(count, outputs)) for count in range(8, inputs + 1, 8))
+    return LayerCost(over_outputs, over_inputs, layer_ms(8, 16), Tile(8, 16))
+
+
+def network_ms(allocation: Allocation, widths: tuple[int, ...] = WIDTHS) -> float:
+    """What the layers take does not add up: half as much again, and a part that is fixed."""
+    kept = [allocation.get(f"g{index}", width) for index, width in enumerate(widths)]
+    return 0.3 + 1.5 * sum(layer_ms(left, right) for left, right in itertools.pairwise(kept))
+
+
+def outcome_of(latency_ms: float) -> Outcome:
+    return Outcome(latency_ms, (0.995 * latency_ms, 1.005 * latency_ms), size_bytes=1, macs=1, parameters=1)
+
+
+def problem_of(part: float) -> Problem:
+    structure = chain()
+    scores = {
+        group.name: tuple(((unit * 7919 + place * 104729) % 1000) / 1000 for unit in range(group.size))
+        for place, group in enumerate(structure.groups)
+    }
+    original = outcome_of(network_ms({}))
+    costs = LayerCosts(
+        {f"l{index}": cost(*pair) for index, pair in enumerate(itertools.pairwise(WIDTHS))}, floor_ms=0.0
+    )
+    limits = Limits(latency_ms=part * original.latency_ms)
+    return Problem(structure, scores, limits, original, scores_are_losses=True, costs=costs)
+
+
+def searched(problem: Problem) -> tuple[Knapsack, list[tuple[Allocation, Outcome]]]:
+    controller = Knapsack(problem)
+    rounds = []
+    while (allocation := controller.ask()) is not None:
+        outcome = outcome_of(network_ms(allocation))
+        controller.tell(allocation, outcome)
+        rounds.append((allocation, outcome))
+    return controller, rounds
+
+
+@pytest.mark.parametrize("part", [0.8, 0.6, 0.4])
+def test_lands_within_three_percent_below_the_limit_in_four_rounds(part: float) -> None:
+    problem = problem_of(part)
+    controller, rounds = searched(problem)
+    used = rounds[-1][1].latency_interval_ms[1] / problem.limits.latency_ms
+    assert 0.97 <= used <= 1
+    assert len(rounds) <= 4
+    assert "3 %" in controller.ending()
+
+
+def test_predictions_get_better_with_every_measurement() -> None:
+    problem = problem_of(0.5)
+    controller = Knapsack(problem)
+    allocation = controller.ask()
+    before = abs(controller.expected_ms(allocation) / network_ms(allocation) - 1)
+    controller.tell(allocation, outcome_of(network_ms(allocation)))
+    after = abs(controller.expected_ms(allocation) / network_ms(allocation) - 1)
+    assert after < 0.01
+    assert after <= before
+
+
+def test_an_impossible_budget_ends_at_the_smallest_network_and_says_so() -> None:
+    controller, rounds = searched(problem_of(0.05))
+    assert all(kept <= max(1, group.size // 2) for group in chain().groups for kept in [rounds[-1][0][group.name]])
+    assert "too large" in controller.ending()
+
+
+def test_a_budget_that_is_met_already_asks_for_nothing() -> None:
+    controller, rounds = searched(problem_of(1.1))
+    assert rounds == []
+    assert controller.ending() == "the original is within the limits already"
+
+
+def test_counts_lie_on_the_stairs() -> None:
+    _, rounds = searched(problem_of(0.6))
+    for allocation, _ in rounds:
+        assert all(kept % 8 == 0 for kept in allocation.values())
+
+
+def test_telling_the_trials_of_a_killed_search_continues_it() -> None:
+    problem = problem_of(0.4)
+    _, rounds = searched(problem)
+    again = Knapsack(problem)
+    for allocation, outcome in rounds:
+        assert again.ask() == allocation
+        again.tell(allocation, outcome)
+    assert again.ask() is None
+
+
+def test_limits_that_are_not_planned_for_are_refused() -> None:
+    problem = problem_of(0.5)
+    with pytest.raises(UsageError, match="--controller bisect"):
+        Knapsack(dataclasses.replace(problem, limits=Limits(memory_bytes=1.0)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    sizes=st.lists(st.integers(1, 4), min_size=2, max_size=4),
+    room=st.floats(0.2, 0.9),
+)
+def test_the_program_finds_the_best_of_all_choices(seed: int, sizes: list[int], room: float) -> None:
+    """Every node has a value for each option; every two neighbours have a cost of their own for each pair."""
+    random = np.random.default_rng(seed)
+    nodes = [
+        Node(f"n{place}", tuple(range(1, size + 1)), tuple(np.cumsum(random.random(size)).tolist()))
+        for place, size in enumerate(sizes)
+    ]
+    costs = [
+        Cost((left.name, right.name), {"ms": random.random((len(left.counts), len(right.counts)))})
+        for left, right in itertools.pairwise(nodes)
+    ]
+    most = room * sum(float(one.amounts["ms"].max()) for one in costs)
+    best = -1.0
+    for options in itertools.product(*(range(size) for size in sizes)):
+        needed = sum(one.amounts["ms"][pair] for one, pair in zip(costs, itertools.pairwise(options), strict=True))
+        if needed <= most:
+            best = max(best, sum(node.values[option] for node, option in zip(nodes, options, strict=True)))
+    found = solve(nodes, costs, {"ms": Limit(most)})
+    if best < 0:
+        assert found is None
+        return
+    assert found is not None
+    value = sum(node.values[found.counts[node.name] - 1] for node in nodes)
+    assert value == pytest.approx(best, rel=2e-3)
+
+
+def test_a_sum_of_groups_is_never_cheaper_than_its_channels() -> None:
+    groups = [Node("a", (8, 16), (1.0, 2.0)), Node("b", (8, 16), (1.0, 2.0))]
+    total = Node("a+b", (16, 32), parts={"a": (8.0, 16.0), "b": (8.0, 16.0)})
+    costs = [Cost(("a+b",), {"ms": np.array([1.0, 3.0])})]
+    assert solve([*groups, total], costs, {"ms": Limit(2.0)}).counts == {"a": 8, "b": 8}
+    assert solve([*groups, total], costs, {"ms": Limit(3.0)}).counts == {"a": 16, "b": 16}
