@@ -64,7 +64,7 @@ def export_network(
     """Write `model.pt2` and `model.onnx` into `out_dir`, for exactly the shapes of `example_inputs`.
 
     A copy in eval mode on the CPU is exported, the network itself is untouched, and each file appears whole or not
-    at all. `simplify=False` leaves out onnxsim: a search needs only the latency, and engines fold the same patterns.
+    at all. `simplify=False` leaves out onnxsim; an engine that does not fold what it folds is slower then.
     Raises ExportError naming what could not be exported, VerificationError where the files hold other parameters.
     """
     progress = progress or Silent()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildOrder:
-    """What to build for: the target, its engine, the inputs of one inference, real samples, how much to tidy.
+    """What to build for: the target, its engine, the inputs of one inference, real samples.
 
     `samples` prove the artifact; `calibration` gives a precision its ranges. `not_run_because` is why the artifact
     cannot be run on the target, "" where it can.
@@ -42,7 +42,6 @@ class BuildOrder:
     runtime: Runtime
     example_inputs: tuple[torch.Tensor, ...]
     samples: Sequence[Arrays]
-    simplify: bool
     calibration: Sequence[Arrays] = ()
     not_run_because: str = ""
 
@@ -79,7 +78,7 @@ def build_verified(network: nn.Module, order: BuildOrder, folder: Path, progress
 
     Raises ExportError, BuildError or VerificationError.
     """
-    exported = export_network(network, order.example_inputs, folder, progress, simplify=order.simplify)
+    exported = export_network(network, order.example_inputs, folder, progress)
     artifact = _build(exported, order, folder)
     files = dict.fromkeys(path for path in (exported.exported_program, exported.onnx, artifact) if path)
     return Built(

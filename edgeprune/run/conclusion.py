@@ -54,7 +54,7 @@ class Findings:
 
 def conclude(bench: Workbench, findings: Findings) -> Result:
     """Prove and measure the finished network, publish its files, and write the result and the report."""
-    built = bench.build(findings.tuned.network, "final", samples=_FINAL_SAMPLES, simplify=True)
+    built = bench.build(findings.tuned.network, "final", samples=_FINAL_SAMPLES)
     findings = replace(findings, tuned=with_artifact_accuracy(bench, built, findings.tuned))
     _publish_network(bench, built, findings.tuned)
     ends = measure_ends(bench, built, findings.tuned, findings.chosen)

@@ -47,7 +47,6 @@ def export_to(
         runtime=runtime,
         example_inputs=tuple(tensor[:1] for tensor in inputs),
         samples=samples_of(inputs, 1),
-        simplify=True,
         calibration=wanted.calibration,
         not_run_because=runtime.unavailable(),
     )

@@ -57,7 +57,7 @@ class Workbench:
     def built_original(self) -> Built:
         """The original as an artifact of the target, built once a session."""
         self.progress.say(f"exporting the original and building it for {self.job.target.name}")
-        return self.build(self.original, "original", samples=_SEARCH_SAMPLES, simplify=False)
+        return self.build(self.original, "original")
 
     def cut(self, plan: Plan, whole: nn.Module | None = None) -> tuple[nn.Module, Proof]:
         """Return what a plan leaves of the original, or of a whole network with other weights, and the proof of it.
@@ -76,7 +76,6 @@ class Workbench:
         network: nn.Module,
         name: str,
         samples: int = _SEARCH_SAMPLES,
-        simplify: bool = False,
         inputs: tuple[torch.Tensor, ...] | None = None,
     ) -> Built:
         """Build a network for the target and verify it there on real samples, in the working folder `name`."""
@@ -86,7 +85,6 @@ class Workbench:
             runtime=self._runtime,
             example_inputs=inputs,
             samples=samples_of(example_inputs(self.job.data, samples)[: len(inputs)], len(inputs[0])),
-            simplify=simplify,
             calibration=self._calibration(max(_CALIBRATION_SAMPLES, 2 * samples)),
         )
         return build_verified(network, order, self.folder.work / name, self.progress)
