@@ -84,7 +84,7 @@ def run_cell(cell: Cell, data: Data, out: Path, progress: Progress) -> Line:
         bench.accuracy("original", bench.original)
         method = registry.load("methods", cell.method)()
         problem = state_problem(bench, method)
-        trials = search(bench, method, problem)
+        trials = search(bench, method, problem).trials
         chosen = best_of(trials, problem.limits)
         stages = finetune(bench, method, problem, chosen).stages
         original_ms = problem.original.latency_ms * chosen.drift  # as measured beside the chosen one

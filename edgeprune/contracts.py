@@ -177,15 +177,16 @@ def is_safe(outcome: Outcome, limits: Limits) -> bool:
     """Whether a network stays within the limits with all that the noise of its measurement may hide.
 
     Either its median leaves the usual room, or the upper end of its interval is within the limit and the median a
-    hundredth below it. Sizes and multiply-accumulates alone are counted, and need no room.
+    hundredth below it; memory leaves the usual room. Sizes and multiply-accumulates are counted, and need no room.
     """
-    used = utilisation(outcome, limits)
-    if used <= SAFE_UTILISATION or limits.memory_bytes is not None or limits.others:
-        return used <= SAFE_UTILISATION
-    if limits.latency_ms is None:
-        return used <= 1
+    if utilisation(outcome, limits) > 1 or not all(map(is_safe, outcome.others, limits.others)):
+        return False
+    if limits.memory_bytes is not None and (outcome.memory_bytes or 0) > SAFE_UTILISATION * limits.memory_bytes:
+        return False
+    if limits.latency_ms is None or outcome.latency_ms <= SAFE_UTILISATION * limits.latency_ms:
+        return True
     upper_end = outcome.latency_interval_ms[1]
-    return used <= 1 and upper_end <= limits.latency_ms and outcome.latency_ms <= 0.99 * limits.latency_ms
+    return upper_end <= limits.latency_ms and outcome.latency_ms <= 0.99 * limits.latency_ms
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,8 @@ class Problem:
     """What a controller has to solve: units with scores, limits, and the original's cost.
 
     `moments` say what activations an allocation needs at once, for a controller that predicts memory.
-    `costs` are the layers as measured alone on the target, where the controller needs them and latency is limited.
+    `costs` are the layers as measured alone on the target, where the controller needs them and latency is limited;
+    `other_costs` those on the further targets of the run, in their order.
     """
 
     structure: Structure
@@ -205,6 +207,7 @@ class Problem:
     max_rounds: int = 12
     moments: tuple[Moment, ...] = ()
     costs: LayerCosts | None = None
+    other_costs: tuple[LayerCosts | None, ...] = ()
 
 
 class Controller(ABC):

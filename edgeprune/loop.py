@@ -11,9 +11,9 @@ from edgeprune.contracts import Controller, Method, Problem, utilisation
 from edgeprune.run.conclusion import Findings, conclude
 from edgeprune.run.fastest import OuterSearch
 from edgeprune.run.finetune import finetune
-from edgeprune.run.problem import original_trial, state_problem, with_costs
+from edgeprune.run.problem import original_trial, state_problem
 from edgeprune.run.shaping import split_epochs
-from edgeprune.run.trial import Trial, best_of, kept_score, key_of, objection
+from edgeprune.run.trial import Searched, Trial, best_of, kept_score, key_of, objection
 from edgeprune.run.workbench import Workbench
 from edgeprune.run_dir import RunDir, Stopwatch
 
@@ -37,15 +37,15 @@ def run_job(job: Job, progress: Progress, resume: bool = False) -> Result:
         folder.begin(job.identity(), job.facts(), resume)
         bench = Workbench(job, folder, Stopwatch(folder), progress)
         bench.accuracy("original", bench.original)
-        problem = with_costs(bench, state_problem(bench, method))
+        problem = state_problem(bench, method)
         if job.budget.seeks_fastest:
             return conclude(bench, OuterSearch(bench, method, problem, search).run())
-        trials = search(bench, method, problem)
-        chosen = best_of(trials, problem.limits)
-        return conclude(bench, Findings(problem, trials, chosen, finetune(bench, method, problem, chosen)))
+        searched = search(bench, method, problem)
+        chosen = best_of(searched.trials, problem.limits)
+        return conclude(bench, Findings(problem, searched, chosen, finetune(bench, method, problem, chosen)))
 
 
-def search(bench: Workbench, method: Method, problem: Problem) -> list[Trial]:
+def search(bench: Workbench, method: Method, problem: Problem) -> Searched:
     """Ask, measure and tell until the controller is done; what was measured before is told, not repeated."""
     controller: Controller = registry.load("controllers", bench.job.choices.controller)(problem)
     finished = {trial.key: trial for trial in map(Trial.from_json, bench.folder.trials("search"))}
@@ -57,7 +57,7 @@ def search(bench: Workbench, method: Method, problem: Problem) -> list[Trial]:
         trials.append(trial)
     if controller.ending():
         bench.progress.say(f"the search ends: {controller.ending()}")
-    return trials
+    return Searched(tuple(trials), controller.ending())
 
 
 def try_out(

@@ -1,30 +1,34 @@
 """What a network needs of each resource, as a function of how many units stay, in the terms of the integer program.
 
-Amounts are called "macs", "bytes" (of the parameters) and, where the target's layers were measured, "ms:KIND" for
-each kind of layer.
+Amounts are called "macs", "bytes" (of the parameters), "ms@TARGET:KIND" for each kind of layer on each target whose
+layers were measured, and "moment:N" for the activations that must be in memory at one moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.bench.layer_cost import LayerCost, Tile
+from edgeprune.bench.layer_cost import LayerCost, LayerCosts, Tile
 from edgeprune.controllers._program import Cost, Node
+from edgeprune.network.moments import peak_moment
 from edgeprune.network.selection import allowed_counts, select_units
 
 if TYPE_CHECKING:
     from edgeprune.contracts import Problem
-    from edgeprune.network.groups import Allocation, Group, Layer
+    from edgeprune.controllers._demands import Demand
+    from edgeprune.network.groups import Allocation, Group, Layer, Structure
 
+_PEAK = "peak"
+_MOMENT = "moment:"
 Parts = tuple[tuple[str | None, int], ...]
 MOST_OPTIONS = 16
 _SMALLEST_KEPT_PART = 0.1
 _PARAMETER_BYTES = 4.0
-_MS = "ms:"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,15 @@ class _Side:
     channels_of: Callable[[int], float]
 
 
+@dataclass(frozen=True)
+class Row:
+    """One row of the program: which amounts it adds up, and what they take whatever is chosen."""
+
+    name: str
+    scales: Mapping[str, float]
+    constant: float
+
+
 class Resources:
     """Evaluates an allocation, and hands the program its nodes and costs."""
 
@@ -44,27 +57,47 @@ class Resources:
         self._problem = problem
         self._sizes = {group.name: group.size for group in problem.structure.groups}
         self._layers = problem.structure.layers
-        self._ms_of = _milliseconds(problem)
+        self._ms_of = [_milliseconds(problem.structure, costs) for costs in _tables(problem)]
         self._nodes = {group.name: _group_node(group, problem) for group in problem.structure.groups}
+        self._constants: dict[str, float] = defaultdict(float)
         self.costs = tuple(cost for layer in self._layers for cost in self._tabulate(layer))
+        if any(limits.memory_bytes is not None for limits in (problem.limits, *problem.limits.others)):
+            self.costs += tuple(self._activations())
 
     @property
     def nodes(self) -> tuple[Node, ...]:
         """Groups, and sums of groups after concatenations."""
         return tuple(self._nodes.values())
 
-    def parts(self, resource: str, allocation: Allocation) -> dict[str, float]:
-        """Return what "latency", "size" or "macs" of an allocation consist of, as the program counts them."""
+    def parts(self, demand: Demand, allocation: Allocation) -> dict[str, float]:
+        """Return what an allocation takes of one resource, by what it consists of, as the program counts it."""
         kept = {**self._sizes, **allocation}
-        totals: dict[str, float] = {}
+        totals: dict[str, float] = defaultdict(float)
         for layer in self._layers:
             inputs, outputs = self._channels(layer.in_parts, kept), self._channels(layer.out_parts, kept)
             for name, amount in self._amounts(layer, inputs, outputs).items():
-                totals[name] = totals.get(name, 0.0) + amount
-        if resource == "latency" and self._ms_of:
-            return {name: amount for name, amount in totals.items() if name.startswith(_MS)}
-        name = "bytes" if resource == "size" else "macs"
-        return {name: totals[name]}
+                totals[name] += amount
+        if demand.resource == "memory":
+            moments = self._problem.moments
+            totals[_PEAK] = peak_moment(moments, kept).bytes_with(kept) if moments else 0.0
+        return {name: totals[name] for name in self._names(demand, totals)}
+
+    def rows(self, demand: Demand, scales: Mapping[str, float]) -> list[Row]:
+        """Return the rows of the program that limit one resource: one, or one for every moment of an inference."""
+        moments = self._problem.moments if demand.resource == "memory" else ()
+        if not moments:
+            return [Row(demand.name, scales, sum(scale * self._constants[name] for name, scale in scales.items()))]
+        rows = []
+        for place, moment in enumerate(moments):
+            constant = scales["bytes"] * self._constants["bytes"] + scales[_PEAK] * moment.fixed_bytes
+            own = {"bytes": scales["bytes"], f"{_MOMENT}{place}": scales[_PEAK]}
+            rows.append(Row(f"{demand.name}:{place}", own, constant))
+        return rows
+
+    def _names(self, demand: Demand, known: Iterable[str]) -> list[str]:
+        if demand.resource == "latency" and self._ms_of[demand.target]:
+            return [name for name in known if name.startswith(_ms_name(demand.target, ""))]
+        return {"size": ["bytes"], "memory": ["bytes", _PEAK]}.get(demand.resource, ["macs"])
 
     def smallest(self) -> dict[str, int]:
         """Return the allocation with the least of everything."""
@@ -81,16 +114,18 @@ class Resources:
         in_part = inputs / _total(layer.in_parts) if layer.in_parts else 1.0
         out_part = outputs / _total(layer.out_parts) if layer.out_parts else 1.0
         part = out_part if _is_one_sided(layer) else in_part * out_part
-        milliseconds = self._ms_of.get(layer.name)
         found = {"macs": layer.macs * part, "bytes": _PARAMETER_BYTES * layer.parameters * part}
-        if milliseconds is not None:
-            found[_MS + layer.kind] = milliseconds(in_part, out_part)
+        for target, milliseconds in enumerate(self._ms_of):
+            if layer.name in milliseconds:
+                found[_ms_name(target, layer.kind)] = milliseconds[layer.name](in_part, out_part)
         return found
 
     def _tabulate(self, layer: Layer) -> list[Cost]:
         left, right = self._side(layer.in_parts, layer), self._side(layer.out_parts, layer)
         names = tuple(dict.fromkeys(side.node for side in (left, right) if side.node))
         if not names:
+            for name, amount in self._amounts(layer, left.channels, right.channels).items():
+                self._constants[name] += amount
             return []
         columns = self._nodes[names[-1]].counts
         if len(names) == 2:
@@ -110,6 +145,12 @@ class Resources:
                 columns,
             )
         ]
+
+    def _activations(self) -> Iterator[Cost]:
+        for place, moment in enumerate(self._problem.moments):
+            for group, size in moment.unit_bytes.items():
+                counts = np.asarray(self._nodes[group].counts, float)
+                yield Cost((group,), {f"{_MOMENT}{place}": size * counts})
 
     def _side(self, parts: Parts, layer: Layer) -> _Side:
         total = _total(parts)
@@ -132,8 +173,8 @@ class Resources:
             }
             rest = sum(channels for part, channels in parts if part is None)
             least = rest + sum(channels[0] for channels in by_option.values())
-            tile = _tile(self._problem, layer).inputs
-            counts = _levels(least, _total(parts), tile)
+            tiles = (tile.inputs for tile in _tiles(self._problem, layer))
+            counts = _levels(least, _total(parts), max(tiles, default=1))
             self._nodes[name] = Node(name, counts, parts=by_option, rest=rest)
         return name
 
@@ -151,17 +192,23 @@ def _cost(
     return Cost(names, tables)
 
 
-def _milliseconds(problem: Problem) -> Mapping[str, Callable[[float, float], float]]:
+def _tables(problem: Problem) -> tuple[LayerCosts | None, ...]:
+    """Return the measured layers of every target; None where there are none."""
+    others = dict(enumerate(problem.other_costs))
+    return (problem.costs, *(others.get(place) for place in range(len(problem.limits.others))))
+
+
+def _milliseconds(structure: Structure, measured: LayerCosts | None) -> Mapping[str, Callable[[float, float], float]]:
     """Return the milliseconds of each layer by the parts of its channels that stay; empty without measured layers.
 
     A layer that was not measured takes what the others take for as many multiply-accumulates.
     """
-    costs = problem.costs.layers if problem.costs else {}
-    known = [layer for layer in problem.structure.layers if layer.name in costs]
+    costs = measured.layers if measured else {}
+    known = [layer for layer in structure.layers if layer.name in costs]
     macs = sum(layer.macs for layer in known)
     per_mac = sum(costs[layer.name].whole_ms for layer in known) / macs if macs else 0.0
     found: dict[str, Callable[[float, float], float]] = {}
-    for layer in problem.structure.layers if costs else ():
+    for layer in structure.layers if costs else ():
         if layer.name in costs:
             found[layer.name] = _measured(costs[layer.name])
         else:
@@ -204,19 +251,20 @@ def _options(group: Group, problem: Problem) -> tuple[int, ...]:
 
 def _group_tiles(group: Group, problem: Problem) -> set[int]:
     """Return the stairs of the layers around a group, in units."""
-    if problem.costs is None:
+    if not any(_tables(problem)):
         return {problem.channel_multiple if group.kind == "channel" else 1}
     found = set()
     for layer in problem.structure.layers:
-        tile = _tile(problem, layer)
-        for parts, channels_a_tile in ((layer.in_parts, tile.inputs), (layer.out_parts, tile.outputs)):
-            found |= {max(1, channels_a_tile * group.size // n) for name, n in parts if name == group.name}
+        for tile in _tiles(problem, layer):
+            for parts, channels_a_tile in ((layer.in_parts, tile.inputs), (layer.out_parts, tile.outputs)):
+                found |= {max(1, channels_a_tile * group.size // n) for name, n in parts if name == group.name}
     return {tile for tile in found if tile <= group.size} or {1}
 
 
-def _tile(problem: Problem, layer: Layer) -> Tile:
-    cost = problem.costs.layers.get(layer.name) if problem.costs else None
-    return cost.tile if cost else Tile()
+def _tiles(problem: Problem, layer: Layer) -> list[Tile]:
+    """Return the stairs of a layer on every target whose layers were measured."""
+    tables = [costs.layers for costs in _tables(problem) if costs]
+    return [costs[layer.name].tile if layer.name in costs else Tile() for costs in tables]
 
 
 def _thinned(counts: Sequence[int], liked: Iterable[int]) -> tuple[int, ...]:
@@ -242,6 +290,10 @@ def _levels(least: float, total: int, tile: int) -> tuple[int, ...]:
     step = -(-step // tile) * tile
     first = max(int(-(-least // step)) * step, step)
     return tuple(sorted({*range(first, total, step), total}))
+
+
+def _ms_name(target: int, kind: str) -> str:
+    return f"ms@{target}:{kind}"
 
 
 def _is_one_sided(layer: Layer) -> bool:

@@ -17,18 +17,16 @@ from typing import ClassVar
 
 from edgeprune.contracts import Controller, Outcome, Problem
 from edgeprune.controllers._correction import Correction, Seen, fit
+from edgeprune.controllers._demands import Demand, demands_of
 from edgeprune.controllers._program import Limit, combined, solve
 from edgeprune.controllers._resources import Resources
-from edgeprune.errors import UsageError
 from edgeprune.network.groups import Allocation
 
-# The upper end of the measured interval must come this near to the limit.
+# The limit must be used at least this far.
 _WINDOW = 0.97
-# Where the median is aimed at, and the upper end of its interval at most.
-_AIM, _AIM_UPPER_END = 0.985, 0.995
-_WIDEST_SPREAD = 0.04
-# How far a search for another allocation than those measured tightens its aim, each time.
-_TIGHTENED = (1.0, 0.99, 0.98, 0.97)
+# How far a search for another allocation than those measured moves its aim: down from what was measured to be too
+# large, and up, not over the limit, from what leaves more than 3 % of it.
+_TIGHTENED, _LOOSENED = (1.0, 0.99, 0.98, 0.97), (1.005, 1.01)
 
 
 class Knapsack(Controller):
@@ -37,12 +35,9 @@ class Knapsack(Controller):
     needs_costs: ClassVar[bool] = True
 
     def __init__(self, problem: Problem) -> None:
-        """Tabulate the layers; raises UsageError for a limit that is not planned for."""
+        """Tabulate the layers."""
         super().__init__(problem)
-        if problem.limits.memory_bytes is not None or problem.limits.others:
-            raise UsageError(
-                "The controller 'knapsack' plans latency, size and MACs of one target; use --controller bisect."
-            )
+        self._demands = demands_of(problem.limits)
         self._resources = Resources(problem)
         self._told: list[tuple[dict[str, int], Outcome]] = [({}, problem.original)]
         self._ending = "" if self._used(problem.original) > 1 else "the original is within the limits already"
@@ -60,63 +55,56 @@ class Knapsack(Controller):
             self._ending = "the budget is used to within 3 %"
 
     def expected_ms(self, allocation: Allocation) -> float | None:
-        """Return the corrected prediction for an allocation, None where latency is not limited."""
-        limit_ms = self.problem.limits.latency_ms
-        if limit_ms is None:
-            return None
-        return self._correction("latency", limit_ms).predict(self._resources.parts("latency", allocation))
+        """Return the corrected prediction for an allocation on the first target, None where latency is not limited."""
+        for demand in self._demands:
+            if demand.name == "latency@0":
+                return self._correction(demand).predict(self._resources.parts(demand, allocation))
+        return None
 
     def ending(self) -> str:
         """Return why the search ended, "" while it goes on."""
         return self._ending
 
     def _untried(self) -> dict[str, int] | None:
-        for tightened in _TIGHTENED:
-            found = self._solve(tightened) or self._resources.smallest()
-            outcome = next((seen for allocation, seen in self._told if allocation == found), None)
+        used = 1.0
+        for part in _TIGHTENED:
+            found = self._solve(part) or self._resources.smallest()
+            outcome = self._seen(found)
             if outcome is None:
                 return found
-            if self._used(outcome) <= 1:
-                self._ending = "nothing that is worth more fits"
-                return None
-        self._ending = "the smallest networks that were tried are still too large"
-        return None
+            used = self._used(outcome)
+            if used <= 1:
+                break
+        if used > 1:
+            self._ending = f"the smallest network that was tried still takes {used:.1%} of the budget"
+            return None
+        looser = (self._solve(part) for part in _LOOSENED)
+        untried = next((found for found in looser if found and self._seen(found) is None), None)
+        if untried is None:
+            self._ending = f"the next better network is too large, and this one takes {used:.1%} of the budget"
+        return untried
+
+    def _seen(self, allocation: Allocation) -> Outcome | None:
+        return next((outcome for known, outcome in self._told if known == allocation), None)
 
     def _solve(self, tightened: float) -> dict[str, int] | None:
         limits, costs = {}, self._resources.costs
-        for resource, most in self._aims().items():
-            correction = self._correction(resource, most)
-            limits[resource] = Limit(most * tightened / correction.near, correction.fixed)
-            costs = combined(costs, resource, correction.scales)
+        for demand in self._demands:
+            correction = self._correction(demand)
+            most = demand.aim(self._told[-1][1]) * tightened / correction.near - correction.fixed
+            for row in self._resources.rows(demand, correction.scales):
+                limits[row.name] = Limit(most - row.constant)
+                costs = combined(costs, row.name, row.scales)
         found = solve(self._resources.nodes, costs, limits)
         return dict(found.counts) if found else None
 
-    def _aims(self) -> dict[str, float]:
-        """Return how much of each limited resource is aimed at; noise takes its part of the latency."""
-        limits, last = self.problem.limits, self._told[-1][1]
-        spread = min(last.latency_interval_ms[1] / last.latency_ms - 1, _WIDEST_SPREAD)
-        parts = {"latency": min(_AIM, _AIM_UPPER_END / (1 + spread)), "size": 0.99, "macs": 0.999}
-        named = {"latency": limits.latency_ms, "size": limits.size_bytes, "macs": limits.macs}
-        return {resource: limit * parts[resource] for resource, limit in named.items() if limit is not None}
-
-    def _correction(self, resource: str, aim: float) -> Correction:
+    def _correction(self, demand: Demand) -> Correction:
         seen = [
-            Seen(self._resources.parts(resource, allocation), _amount(resource, outcome))
+            Seen(self._resources.parts(demand, allocation), demand.amount(outcome))
             for allocation, outcome in self._told
         ]
-        return fit(seen, aim)
+        return fit(seen, demand.aim(self._told[-1][1]))
 
     def _used(self, outcome: Outcome) -> float:
         """Return the largest used part of any limit, with the upper end of the measured interval as the latency."""
-        limits = self.problem.limits
-        pairs = (
-            (outcome.latency_interval_ms[1], limits.latency_ms),
-            (outcome.size_bytes, limits.size_bytes),
-            (outcome.macs, limits.macs),
-        )
-        return max(value / limit for value, limit in pairs if limit is not None)
-
-
-def _amount(resource: str, outcome: Outcome) -> float:
-    amounts = {"latency": outcome.latency_ms, "size": outcome.size_bytes, "macs": outcome.macs}
-    return float(amounts[resource])
+        return max(demand.used(outcome) for demand in self._demands)

@@ -14,7 +14,7 @@ from edgeprune.files import replacing, sha256_of, write_text
 from edgeprune.network.weights import save_weights
 from edgeprune.run.calibration import with_artifact_accuracy
 from edgeprune.run.ends import Ends, measure_ends
-from edgeprune.run.trial import Trial
+from edgeprune.run.trial import Searched, Trial
 from edgeprune.verdict.report import write_report
 from edgeprune.verdict.result import (
     AskedBudget,
@@ -40,13 +40,13 @@ _FINAL_SAMPLES = 64
 
 @dataclass(frozen=True)
 class Findings:
-    """What the search and the training left: the problem, all trials, the chosen one, the finished network.
+    """What the search and the training left: the problem, what was tried, the chosen trial, the finished network.
 
     `shortfall` is a sentence on what no network reached, "" where the search found what was asked.
     """
 
     problem: Problem
-    trials: Sequence[Trial]
+    searched: Searched
     chosen: Trial
     tuned: Tuned
     shortfall: str = ""
@@ -97,9 +97,10 @@ def _result(bench: Workbench, built: Built, ends: Ends, findings: Findings) -> R
         budget=_asked(bench, ends, floor),
         original=ends.original_costs,
         final=ends.final_costs,
-        rounds=len(findings.trials) - 1,
+        rounds=len(findings.searched.trials) - 1,
         allocation={**sizes, **findings.chosen.allocation},
         group_sizes=sizes,
+        search_ended=findings.searched.ending,
         stages=tuned.stages,
         seconds=Seconds(**bench.watch.seconds()),
         shaping=tuned.shaping,
@@ -126,7 +127,7 @@ def _explained(decision: Decision, bench: Workbench, findings: Findings) -> Deci
     """Add to a budget that nothing measured could meet how far down the network goes on this target."""
     if findings.shortfall:
         decision = replace(decision, verdict="fail", violations=(*decision.violations, findings.shortfall))
-    searched = findings.trials[1:]
+    searched = findings.searched.trials[1:]
     if findings.chosen.feasible or not searched:
         return decision
     floor = min(searched, key=lambda trial: trial.outcome.latency_ms)

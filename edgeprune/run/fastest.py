@@ -18,14 +18,14 @@ from edgeprune.run.conclusion import Findings
 from edgeprune.run.drop_search import Answer, Ask, DropSearch
 from edgeprune.run.finetune import finetune
 from edgeprune.run.problem import original_trial
-from edgeprune.run.trial import Trial, best_of
+from edgeprune.run.trial import Searched, Trial, best_of
 from edgeprune.verdict.budget import Share
 
 if TYPE_CHECKING:
     from edgeprune.run.job import Job
     from edgeprune.run.workbench import Workbench
 
-Search = Callable[["Workbench", Method, Problem], list[Trial]]
+Search = Callable[["Workbench", Method, Problem], Searched]
 
 STAGE = "recovery"  # of the attempts, in `trials.jsonl`
 _SHORT_PART = 0.1  # of the steps of the whole recovery
@@ -130,7 +130,7 @@ class OuterSearch:
 
     def _findings(self, bench: Workbench, chosen: Trial) -> Findings:
         tuned = finetune(bench, self._method, self._problem, chosen)
-        return Findings(self._problem, self._measured(), chosen, tuned, self._shortfall())
+        return Findings(self._problem, Searched(tuple(self._measured())), chosen, tuned, self._shortfall())
 
     def _shortfall(self) -> str:
         """Say how far the accuracy fell where no attempt stayed inside the limit."""

@@ -32,7 +32,7 @@ def state_problem(bench: Workbench, method: Method) -> Problem:
         reasons = "; ".join(f"{found.name}: {found.reason}" for found in structure.quarantined[:3])
         raise UsageError(f"Nothing in this network can be pruned ({reasons}). Look at it with: edgeprune inspect")
     original = original_trial(bench).outcome
-    return Problem(
+    problem = Problem(
         structure=structure,
         scores=score_units(bench, method, structure),
         limits=job.budget.limits(original),
@@ -42,15 +42,16 @@ def state_problem(bench: Workbench, method: Method) -> Problem:
         max_rounds=job.choices.max_rounds,
         moments=activation_moments(bench.original, job.example_inputs),
     )
+    return _with_costs(bench, problem)
 
 
-def with_costs(bench: Workbench, problem: Problem) -> Problem:
-    """Add the costs of the single layers where the controller works with them and latency is limited.
+def _with_costs(bench: Workbench, problem: Problem) -> Problem:
+    """Add the costs of the single layers where the controller works with them and latency counts.
 
     They come from the target's latency table, which is added to; a resumed run takes the same costs again.
     """
     controller: type[Controller] = registry.load("controllers", bench.job.choices.controller)
-    if not controller.needs_costs or problem.limits.latency_ms is None:
+    if not controller.needs_costs or (problem.limits.latency_ms is None and not bench.job.budget.seeks_fastest):
         return problem
 
     def compute() -> dict[str, Any]:

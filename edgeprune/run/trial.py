@@ -66,6 +66,14 @@ class Trial:
         )
 
 
+@dataclass(frozen=True)
+class Searched:
+    """All trials of a search, the original first, and in a few words why it ended, where the controller says so."""
+
+    trials: tuple[Trial, ...]
+    ending: str = ""
+
+
 def _outcome(data: Mapping[str, Any]) -> Outcome:
     low, high = data["latency_interval_ms"]
     others = tuple(_outcome(other) for other in data["others"])

@@ -2,8 +2,8 @@
 
 One JSON object a line: `stage` ("original", "search" or "final"), `index`, `allocation` (kept units by group, or null),
 `outcome` (`latency_ms`, `latency_interval_ms`, `size_bytes`, `macs`, `parameters`), `measurement` (the fields of
-`bench.measurement.Measurement`; raw samples in `runs[].blocks[].samples_ns`), `feasible`, `kept_score`. The final trial
-also holds `original_measurement`: the original, measured side by side with it.
+`bench.measurement.Measurement`; raw samples in `runs[].blocks[].samples_ns`), `feasible`, `kept_score`,
+`rejected` (why, or ""). The final trial also holds `original_measurement`: the original, measured side by side with it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Round:
     interval_ms: tuple[float, float]
     size_bytes: int
     feasible: bool
+    rejected: str = ""  # why the network is not what was looked for
 
 
 @dataclass(frozen=True)
@@ -92,4 +93,5 @@ def _round(label: str, trial: Mapping[str, Any]) -> Round:
         interval_ms=(float(low), float(high)),
         size_bytes=int(outcome["size_bytes"]),
         feasible=bool(trial["feasible"]),
+        rejected=str(trial.get("rejected", "")),
     )

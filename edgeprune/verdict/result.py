@@ -134,7 +134,8 @@ class LayerTimes:
 class Result:
     """All of `result.json`; `kind` is how the target measures: "real", "icount" or "emulated".
 
-    `allocation` holds the kept units of each group, `group_sizes` the units it had.
+    `allocation` holds the kept units of each group, `group_sizes` the units it had; `search_ended` says in a few words
+    why no further round was measured, "" where the controller does not say.
     """
 
     verdict: Verdict
@@ -160,6 +161,7 @@ class Result:
     proofs: tuple[Proof, ...] = ()
     layers: LayerTimes = field(default_factory=LayerTimes)
     warnings: tuple[str, ...] = ()
+    search_ended: str = ""
     schema: int = SCHEMA
 
 
