@@ -295,12 +295,14 @@ class Transport(ABC):
     """A way to reach a board: put files there, run a command there, stream its lines back.
 
     `kind` is what every board that it reaches is; None where only the target can say. A transport that
-    `needs_address` cannot be used with a target that has none. Its first use opens the connection; when that breaks,
-    LinkLostError is raised once, and the next call connects again and takes the lock again where it was held.
+    `needs_address` cannot be used with a target that has none; one whose `runs_programs` is false answers the
+    agent alone. Its first use opens the connection; when that breaks, LinkLostError is raised once, and the next call
+    connects again and takes the lock again where it was held.
     """
 
     kind: ClassVar[Literal["real", "icount", "emulated"] | None] = "real"
     needs_address: ClassVar[bool] = False
+    runs_programs: ClassVar[bool] = True
 
     def __init__(self, address: str | None, python: str | None = None) -> None:
         """Remember where the board is, and its interpreter where the target names one; nothing is contacted yet."""

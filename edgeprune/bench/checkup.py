@@ -88,6 +88,7 @@ def look(telemetry: str, controls: Sequence[Any], packages: Sequence[str]) -> di
         "state": state,
         "look": functions["between"](before, state),
         "busiest": busiest(processes_before, processes),
+        "tegrastats": functions["tegrastats"](),
         "throttles_at_c": throttles_at_c(),
         "controls": [control.facts() for control in controls],
     }

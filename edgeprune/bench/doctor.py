@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune import registry
-from edgeprune.bench.findings import Finding, Patient, examine
+from edgeprune.bench.checkup import package_version
+from edgeprune.bench.findings import Finding, Patient, examine, examine_data
 from edgeprune.bench.link import transport_of
 from edgeprune.bench.target import Target
 from edgeprune.contracts import Transport
@@ -50,6 +52,8 @@ class Held:
 def diagnose(target: Target) -> Diagnosis:
     """Examine the board; one that cannot be reached is a finding, not an error. Raises UsageError."""
     transport = transport_of(target)
+    if not transport.runs_programs:
+        return Diagnosis(target.name, _examined_data(target))
     try:
         return Diagnosis(target.name, (*_reached(transport), *examine(_patient(target, transport))))
     except BoardError as error:
@@ -65,6 +69,9 @@ def holding(target: Target) -> Iterator[Held]:
     Raises BoardError when the board cannot be reached or somebody else holds its settings.
     """
     transport = transport_of(target)
+    if not transport.runs_programs:
+        yield Held((), ())
+        return
     holder = _Holder(transport, _arguments("hold", target, transport))
     try:
         yield holder.wait_until_held()
@@ -118,6 +125,12 @@ def _reached(transport: Transport) -> list[Finding]:
         pass
     where = transport.address or "this machine"
     return [Finding("connection", "ok", f"{where}, Python starts in {time.perf_counter() - started:.2f} s")]
+
+
+def _examined_data(target: Target) -> tuple[Finding, ...]:
+    needed = tuple(registry.load("runtimes", target.runtime).requirements)
+    packages = {name: package_version(name) for name in (part.partition(">=")[0] for part in needed)}
+    return examine_data(target, {"packages": packages, "python_path": sys.executable}, needed)
 
 
 def _patient(target: Target, transport: Transport) -> Patient:

@@ -19,6 +19,7 @@ _LEAST_MEMORY_BYTES, _LITTLE_MEMORY_BYTES = 50e6, 200e6
 _SWAPPED_BYTES = 50e6
 _HEADROOM_C = 10.0
 _OTHER_CORES = 0.2
+_OTHER_GPU_PERCENT = 5.0
 _SKEW_S = 5.0
 
 
@@ -57,6 +58,15 @@ def examine(patient: Patient) -> tuple[Finding, ...]:
     return tuple(finding for check in _CHECKS for finding in check(patient))
 
 
+def examine_data(target: Target, facts: Mapping[str, Any], needed: Sequence[str]) -> tuple[Finding, ...]:
+    """Return what can be found of a board that is data: whether this machine has what computes its outputs."""
+    return (
+        Finding("connection", "ok", f"The board is data on this machine, specimen {target.address}."),
+        Finding("kind", "note", "Its latencies come from a model; its outputs are computed here."),
+        *_runtime(Patient(target, facts, needed)),
+    )
+
+
 def judge_state(target: Target, kind: str, state: Mapping[str, Any], throttles_at_c: float | None) -> list[Finding]:
     """Return what can be said from one look at clocks and temperatures; no good findings."""
     findings = [*_kind(target, kind), *_heat(target, state, throttles_at_c), *_slowed(state)]
@@ -86,7 +96,7 @@ def _kind(target: Target, kind: str) -> Iterator[Finding]:
     if kind != target.kind:
         message = f"The board says that it is {kind!r}, and target {target.name} says {target.kind!r}."
         yield Finding("kind", "error", message, f'Write kind = "{kind}" into the target.')
-    elif kind == "emulated" and target.board is not None:
+    elif kind == "emulated":
         yield Finding("kind", "note", "This board is emulated: its times mean nothing.")
 
 
@@ -163,7 +173,9 @@ def _controls(patient: Patient) -> Iterator[Finding]:
 
 def _clock(patient: Patient) -> Iterator[Finding]:
     state = patient.facts["state"]
-    clocks = {"clock": state["clock_mhz"], "GPU clock": state["gpu_clock_mhz"]}
+    seen = patient.facts["tegrastats"]
+    gpu_mhz = seen.get("gpu_clock_mhz") if state["gpu_clock_mhz"] is None else state["gpu_clock_mhz"]
+    clocks = {"clock": state["clock_mhz"], "GPU clock": gpu_mhz, "memory clock": seen.get("memory_clock_mhz")}
     for name, mhz in clocks.items():
         if mhz is not None:
             yield Finding(name, "ok", f"{mhz:.0f} MHz")
@@ -216,6 +228,15 @@ def _load(patient: Patient) -> Iterator[Finding]:
         yield Finding("other load", "warning", message, "Stop them, or measure later.")
     else:
         yield Finding("other load", "ok", f"{cores:.1f} cores")
+    gpu_percent = patient.facts["tegrastats"].get("gpu_load_percent", 0.0)
+    if gpu_percent > _OTHER_GPU_PERCENT:
+        message = f"Other processes keep the GPU {gpu_percent:.0f} % busy."
+        yield Finding(
+            "other GPU load",
+            "warning",
+            message,
+            "Stop them: the desktop too, with sudo systemctl isolate multi-user.target",
+        )
 
 
 def _time(patient: Patient) -> Iterator[Finding]:

@@ -158,6 +158,8 @@ def overcurrent_events(root: Path) -> int:
 def power_mw(root: Path) -> dict[str, float]:
     """Return the power of each rail that has a sensor, by the board's own names."""
     rails: dict[str, float] = {}
+    if str(root) == "/" and read_text("/sys/firmware/devicetree/base/model").startswith("Raspberry Pi 5"):
+        rails.update(parse_pmic(output_of("vcgencmd", "pmic_read_adc")))
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if read_text(folder / "name").startswith("ina3221"):
             rails.update(_rails_of(folder))
@@ -177,6 +179,49 @@ def _rails_of(folder: Path) -> Iterator[tuple[str, float]]:
         milliamperes = read_text(folder / f"curr{channel}_input")
         if name not in ("", "NC") and millivolts.isdigit() and milliamperes.isdigit():
             yield name, int(millivolts) * int(milliamperes) / 1000
+
+
+def parse_pmic(text: str) -> dict[str, float]:
+    """Read `vcgencmd pmic_read_adc`: milliwatts of each rail of which it says both current and voltage.
+
+    VDD_CORE_A current(7)=1.11625000A
+    VDD_CORE_V volt(15)=0.74944980V
+    """
+    lines = re.findall(r"^\s*(\w+)_([AV]) (?:current|volt)\(\d+\)=([0-9.]+)[AV]\s*$", text, re.MULTILINE)
+    amperes = {name: float(value) for name, unit, value in lines if unit == "A"}
+    volts = {name: float(value) for name, unit, value in lines if unit == "V"}
+    return {name: round(amperes[name] * volts[name] * 1000, 1) for name in amperes if name in volts}
+
+
+# ---------------------------------------------------------------- tegrastats
+
+
+def tegrastats() -> dict[str, float]:
+    """Return what a Jetson's own monitor says and its files do not; empty on other boards. Takes 0.1 s."""
+    path = shutil.which("tegrastats")
+    if path is None:
+        return {}
+    command = ["timeout", str(_PROGRAM_LIMIT_S), path, "--interval", "100"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        line = process.stdout.readline() if process.stdout else b""
+        process.terminate()
+    return parse_tegrastats(line.decode("utf-8", "replace"))
+
+
+def parse_tegrastats(line: str) -> dict[str, float]:
+    """Read one line: loads in percent, clocks in MHz; several clusters of a GPU count as their fastest.
+
+    `GR3D_FREQ 12%@[1300,1300]` (JetPack 7), `10%@1300` and `0%@[510]` (5, 6), `@[1000,1000]` (Thor), `0%` (not root).
+    """
+    found: dict[str, float] = {}
+    for name, key in (("GR3D_FREQ", "gpu"), ("EMC_FREQ", "memory")):
+        match = re.search(name + r" (?:(\d+)%)?(?:@\[?([\d,]+)\]?)?", line)
+        load, clocks = match.groups() if match else (None, None)
+        if load is not None:
+            found[key + "_load_percent"] = float(load)
+        if clocks is not None:
+            found[key + "_clock_mhz"] = float(max(int(clock) for clock in clocks.split(",")))
+    return found
 
 
 # ---------------------------------------------------------------- reading

@@ -41,11 +41,13 @@ def add_command(
     like: Annotated[str, typer.Option(help="The family of the board; see: edgeprune targets list.")],
     address: Annotated[str, typer.Option(help="ssh://USER@HOST or ssh://USER@HOST:PORT; never a password.")],
     python: Annotated[str | None, typer.Option(help="The interpreter on the board that has the engine.")] = None,
+    kind: Annotated[str | None, typer.Option(help="What the board is, if not real: icount or emulated.")] = None,
     project: Annotated[bool, typer.Option("--project", help="Write edgeprune-targets.toml in this folder.")] = False,
     as_json: Json = False,
 ) -> None:
     """Add a board of your own."""
-    changes = {"address": address, **({"python": python} if python else {})}
+    given = {"address": address, "python": python, "kind": kind}
+    changes = {key: value for key, value in given.items() if value}
     show(add_answer(name, like, changes, project), as_json)
 
 

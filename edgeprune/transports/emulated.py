@@ -33,6 +33,7 @@ class Emulated(Transport):
 
     kind: ClassVar[Literal["real", "icount", "emulated"] | None] = "emulated"
     needs_address: ClassVar[bool] = True
+    runs_programs: ClassVar[bool] = False
 
     def __init__(self, address: str | None, python: str | None = None) -> None:
         """Take the serial number of the board; raises UsageError without one."""

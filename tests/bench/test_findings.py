@@ -29,6 +29,7 @@ FACTS = {
     "state": STATE,
     "look": {"other_load": 0.02},
     "busiest": ["python3 (7)"],
+    "tegrastats": {},
     "throttles_at_c": None,
     "controls": [{"name": "governor", "now": ["performance"], "changes": []}],
 }
@@ -154,3 +155,11 @@ def test_the_quick_form_keeps_silent_about_what_is_well():
         ("temperature", "error"),
         ("throttling", "error"),
     ]
+
+
+def test_a_busy_gpu_and_the_clocks_that_only_the_monitor_sees():
+    seen = {"gpu_load_percent": 40.0, "gpu_clock_mhz": 918.0, "memory_clock_mhz": 3199.0}
+    assert found("other GPU load", tegrastats=seen)[0] == "warning"
+    assert "keep the GPU 40 % busy" in found("other GPU load", tegrastats=seen)[1]
+    assert found("GPU clock", tegrastats=seen) == ("ok", "918 MHz")
+    assert found("memory clock", tegrastats=seen) == ("ok", "3199 MHz")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.bench import telemetry
+from tests.waiting import until
 
 
 def tree(folder, files):
@@ -146,3 +148,66 @@ def test_a_program_that_is_missing_or_fails_says_nothing():
     assert telemetry.output_of("no-such-program") == ""
     assert telemetry.output_of("false") == ""
     assert telemetry.output_of("echo", "words") == "words"
+
+
+# As a Raspberry Pi 5 prints it; rails without a current have no power.
+PMIC = """
+   1V1_SYS_A current(5)=0.20299340A
+    0V8_SW_A current(6)=0.30546610A
+  VDD_CORE_A current(7)=1.11625000A
+   3V3_DAC_A current(17)=0.00000000A
+   1V1_SYS_V volt(13)=1.10402800V
+    0V8_SW_V volt(14)=0.79853400V
+  VDD_CORE_V volt(15)=0.74944980V
+   3V3_DAC_V volt(20)=3.31043600V
+     EXT5V_V volt(24)=5.08530000V
+      BATT_V volt(25)=0.00000000V
+"""
+
+
+def test_the_rails_of_a_raspberry_pi_5():
+    assert telemetry.parse_pmic(PMIC) == {"1V1_SYS": 224.1, "0V8_SW": 243.9, "VDD_CORE": 836.6, "3V3_DAC": 0.0}
+    assert telemetry.parse_pmic('error=1 error_msg="Command not registered"') == {}
+
+
+TEGRASTATS = {
+    "AGX Orin, JetPack 7": (
+        "07-25-2026 09:08:28 RAM 20642/62817MB (lfb 1x2MB) CPU [23%@2201,off] EMC_FREQ 3%@3199 "
+        "GR3D_FREQ 12%@[1300,1300] NVENC0 off APE 174 cpu@52.968C/52.968C VDD_GPU_SOC 5139mW/5139mW/5139mW",
+        {"gpu_load_percent": 12.0, "gpu_clock_mhz": 1300.0, "memory_load_percent": 3.0, "memory_clock_mhz": 3199.0},
+    ),
+    "Orin, JetPack 6": (
+        "RAM 3456/15388MB (lfb 20x4MB) SWAP 0/7694MB (cached 0MB) CPU [12%@1420,off] EMC_FREQ 24%@2133 "
+        "GR3D_FREQ 0%@[306] cpu@52.5C gpu@51C tj@53.5C VDD_IN 5000mW/5000mW",
+        {"gpu_load_percent": 0.0, "gpu_clock_mhz": 306.0, "memory_load_percent": 24.0, "memory_clock_mhz": 2133.0},
+    ),
+    "Xavier NX, not root": (
+        "RAM 2130/7774MB (lfb 1004x4MB) SWAP 0/3887MB (cached 0MB) CPU [11%@1190,2%@1190] EMC_FREQ 0% GR3D_FREQ 7% "
+        "AO@31C GPU@31.5C PMIC@100C",
+        {"gpu_load_percent": 7.0, "memory_load_percent": 0.0},
+    ),
+    "Nano": (
+        "RAM 2145/3964MB (lfb 118x4MB) SWAP 0/1982MB (cached 0MB) CPU [25%@1479,35%@1479] EMC_FREQ 10%@1600 "
+        "GR3D_FREQ 0%@921 NVENC 115 POM_5V_IN 4250/4250",
+        {"gpu_load_percent": 0.0, "gpu_clock_mhz": 921.0, "memory_load_percent": 10.0, "memory_clock_mhz": 1600.0},
+    ),
+    "Thor": ("RAM 1/2MB GR3D_FREQ @[1000,1100,1000] VIC off", {"gpu_clock_mhz": 1100.0}),
+    "nothing": ("", {}),
+}
+
+
+@pytest.mark.parametrize("board", TEGRASTATS)
+def test_the_monitor_of_a_jetson(board):
+    line, expected = TEGRASTATS[board]
+    assert telemetry.parse_tegrastats(line) == expected
+
+
+def test_the_monitor_is_asked_for_one_line_and_ended(tmp_path, monkeypatch):
+    program = tmp_path / "tegrastats"
+    program.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nwhile :; do echo 'EMC_FREQ 3%@3199'; sleep 0.1; done\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert telemetry.tegrastats() == {"memory_load_percent": 3.0, "memory_clock_mhz": 3199.0}
+    until(lambda: not Path("/proc", (tmp_path / "pid").read_text().strip()).exists())
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert telemetry.tegrastats() == {}

@@ -57,6 +57,12 @@ def test_what_cannot_be_a_target_is_not_written(run, tmp_path, name, like, addre
     assert not list(tmp_path.rglob("*.toml"))
 
 
+def test_a_board_that_is_not_real_says_so(run):
+    run("add", "lab", "--like", "linux-arm64", "--address", "ssh://board", "--kind", "icount")
+    assert json.loads(run("show", "lab", "--json"))["kind"] == "icount"
+    assert "kind" in run("add", "other", "--like", "linux-arm64", "--address", "ssh://b", "--kind", "toy", exit_code=2)
+
+
 def test_cleaning_empties_the_board(run, board, tmp_path):
     from edgeprune import registry
 
