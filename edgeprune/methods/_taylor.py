@@ -31,6 +31,19 @@ def gate_gradient(slots: Sequence[Slot], parameters: Weights) -> torch.Tensor:
     return torch.stack([slot.sums(change(parameters[slot.tensor])).cpu() for slot in slots]).sum(0)
 
 
+def squared_changes(context: Context, data: Data, batches: int) -> dict[str, torch.Tensor]:
+    """Return by group the squared first-order change of a batch's loss without each unit, the mean over batches."""
+    parameters, groups = dict(context.network.named_parameters()), context.structure.groups
+    gates = {group.name: gate_slots(group, parameters) for group in groups}
+    totals = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
+    used = 0
+    for _ in backward_passes(context.network, data, batches):
+        used += 1
+        for name, slots in gates.items():
+            totals[name] += gate_gradient(slots, parameters) ** 2
+    return {name: total / used for name, total in totals.items()}
+
+
 def change(parameter: nn.Parameter) -> torch.Tensor:
     """Return g * w in float64; zeros where the weight was not part of the computation."""
     if parameter.grad is None:

@@ -11,10 +11,8 @@ All scores are taken at once, on the trained network in eval mode, rather than a
 
 from __future__ import annotations
 
-import torch
-
 from edgeprune.contracts import Context, Method
-from edgeprune.methods._taylor import backward_passes, counted, data_of, gate_gradient, gate_slots
+from edgeprune.methods._taylor import counted, data_of, squared_changes
 from edgeprune.network.groups import Scores
 
 
@@ -30,14 +28,5 @@ class Taylor(Method):
 
     def score(self, context: Context) -> Scores:
         """Score every unit, on the one scale of the loss, no layer normalised; raises UsageError without data."""
-        data = data_of(context, "taylor")
-        network, groups = context.network, context.structure.groups
-        parameters = dict(network.named_parameters())
-        gates = {group.name: gate_slots(group, parameters) for group in groups}
-        totals = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
-        used = 0
-        for _ in backward_passes(network, data, self.batches):
-            used += 1
-            for name, slots in gates.items():
-                totals[name] += gate_gradient(slots, parameters) ** 2
-        return {name: tuple((total / used).tolist()) for name, total in totals.items()}
+        changes = squared_changes(context, data_of(context, "taylor"), self.batches)
+        return {name: tuple(values.tolist()) for name, values in changes.items()}
