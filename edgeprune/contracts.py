@@ -263,13 +263,26 @@ class Session(Protocol):
     version: str
     input_shapes: Sequence[tuple[int, ...]]
     input_types: Sequence[str]  # numpy names: "float32"
+    facts: Mapping[str, Any]  # what the engine made of the artifact, for the reader: which provider, how many layers
 
     def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """One inference: numpy arrays in host memory in, numpy arrays in host memory out."""
+        """One inference: numpy arrays in host memory in, numpy arrays in host memory out.
+
+        An engine that is a program of its own times itself: its session also has `times_ns(inputs, runs, seconds)`,
+        the nanoseconds of each of at least `runs` inferences over at least `seconds`, copies in and out included.
+        """
 
 
 class Runtime(Protocol):
-    """An inference engine. `build` runs on the workstation; `open` on the board, with Python 3.8 and no edgeprune."""
+    """An inference engine. `build` runs on the workstation; `open` on the board, with Python 3.8 and no edgeprune.
+
+    The artifact is what is carried. An engine whose own files fit one board only makes them in `open`, from an artifact
+    that fits all, and keeps them on the board.
+
+    Two more attributes may be there. `companions` are modules that are carried too, in the order in which one imports
+    the other; `from package.module import name` finds them on the board. `substitutes` says for a requirement which
+    other package, or program by its path, will do.
+    """
 
     format: str  # file suffix of the artifact, without the dot
     precisions: tuple[str, ...]
@@ -282,7 +295,7 @@ class Runtime(Protocol):
         """Write the artifact to `out`; raise ValueError saying what the engine refused."""
 
     def open(self, artifact: str, settings: Mapping[str, Any]) -> Session:
-        """Load an artifact; settings hold `threads` and what the target adds."""
+        """Load an artifact; settings hold `threads`, `precision` and what the target adds."""
 
     def profile(self, artifact: str, settings: Mapping[str, Any], inputs: Sequence[Any]) -> Mapping[str, float]:
         """Return milliseconds per inference by layer, in execution order, from a separate profiled run."""
