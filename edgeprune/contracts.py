@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from edgeprune.bench.layer_cost import LayerCosts
 from edgeprune.network.groups import Allocation, Scores, Structure
 from edgeprune.network.moments import Moment
-from edgeprune.network.plan import Plan, PruneChannels
+from edgeprune.network.plan import Factorize, Plan, PruneChannels
 from edgeprune.network.selection import select_units
 
 if TYPE_CHECKING:
@@ -78,18 +78,33 @@ class Method(ABC):
     trains: ClassVar[bool] = False
     scores_are_losses: ClassVar[bool] = False
 
+    def units(self, context: Context) -> Structure:
+        """Return what the controller allocates: the coupled channels, or what this method takes in their place.
+
+        A method that factorises returns groups of ranks, of layers that it leaves whole with a reason
+        (`Structure.quarantined`) nothing. The structure that the other hooks see is this one.
+        """
+        return context.structure
+
     @abstractmethod
     def score(self, context: Context) -> Scores:
         """Return one importance per unit of every group; larger means keep, comparable across groups."""
 
     def plan(self, structure: Structure, scores: Scores, allocation: Allocation) -> Plan:
-        """Return the edits that leave exactly the allocated counts; by default the best-scored units stay."""
-        edits = [
+        """Return the edits that leave exactly the allocated counts; by default the best-scored units stay.
+
+        Channels are pruned first, so that a layer is factorised as it is left.
+        """
+        fewer = [group for group in structure.groups if allocation.get(group.name, group.size) < group.size]
+        ranks = {found.group: found for found in structure.factorisations}
+        cuts = [
             PruneChannels(group.name, select_units(group, scores[group.name], allocation[group.name]))
-            for group in structure.groups
-            if allocation.get(group.name, group.size) < group.size
+            for group in fewer
+            if group.name not in ranks
         ]
-        return Plan(tuple(edits))
+        thin = [ranks[group.name] for group in fewer if group.name in ranks]
+        chains = [Factorize(found.layer, found.scheme, found.ranks[allocation[found.group] - 1]) for found in thin]
+        return Plan((*cuts, *chains))
 
     def prepare(self, context: Context, allocation: Allocation) -> None:
         """Get ready to shape the training of `context.network` towards an allocation (methods that train).
