@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgeprune.api import compare, compress, measure, shape
+    from edgeprune.api import compare, compress, gate, measure, shape
     from edgeprune.errors import EdgepruneError
     from edgeprune.network.export import export_network as export
     from edgeprune.network.plan import Factorize, MergeChannels, Plan, PruneChannels
@@ -31,6 +31,7 @@ _PUBLIC = {
     "compare": "edgeprune.api:compare",
     "compress": "edgeprune.api:compress",
     "export": "edgeprune.network.export:export_network",
+    "gate": "edgeprune.api:gate",
     "measure": "edgeprune.api:measure",
     "shape": "edgeprune.api:shape",
 }
@@ -49,6 +50,7 @@ __all__ = [
     "compare",
     "compress",
     "export",
+    "gate",
     "measure",
     "shape",
 ]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgeprune.network.groups import Allocation
     from edgeprune.network.shaping import Shaping
     from edgeprune.verdict.budget import Budget
+    from edgeprune.verdict.gate import GateResult
     from edgeprune.verdict.result import Result
 
 
@@ -116,6 +117,30 @@ def compare(
     """
     board = load_target(target) if isinstance(target, str) else target
     return compare_artifacts(Path(artifact_a), Path(artifact_b), board, options)
+
+
+def gate(
+    *results: str | Path,
+    limits: str | Path,
+    baseline: str | Path | None = None,
+    target: str | None = None,
+    store: str | Path | None = None,
+) -> GateResult:
+    """Judge results (run folders, result.json files, artifacts) by a file of limits; see `verdict` of the answer.
+
+    Artifacts are measured on `target`. Nothing is remembered without a `store`, which also knows branches as
+    `baseline`. Raises UsageError for what cannot be read or compared, BuildError and BoardError like `measure`.
+    """
+    from edgeprune.gating.gate import GateRequest, run_gate
+
+    request = GateRequest(
+        results=tuple(Path(result) for result in results),
+        limits=Path(limits),
+        baseline=None if baseline is None else str(baseline),
+        target=target,
+        store=None if store is None else Path(store),
+    )
+    return run_gate(request)
 
 
 def model_from_module(module: nn.Module) -> Model:

@@ -22,6 +22,8 @@ _COMMANDS = (
     "apply",
     "bench",
     "compare",
+    "gate",
+    "history",
     "report",
     "targets",
     "doctor",

@@ -23,6 +23,7 @@ def test_public_names_are_there_and_no_others() -> None:
         "compare",
         "compress",
         "export",
+        "gate",
         "measure",
         "shape",
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,8 +50,6 @@ class Link:
         }
         arguments = [self.transport.put(_AGENT), mode]
         arguments += [part for flag, path in placed.items() for part in (flag, self.transport.put(path))]
-        beside = {name: self.transport.put(path) for name, path in self._companions.items()}
-        arguments += ["--companions", json.dumps(beside)]
         arguments += ["--settings", json.dumps(self.target.engine_settings()), "--options", json.dumps(options or {})]
         for line in self.transport.stream(arguments, timeout_s):
             event = _parse(line, self.target)
@@ -63,12 +60,6 @@ class Link:
     @cached_property
     def _runtime_file(self) -> Path:
         return runtime_file(self.target)
-
-    @cached_property
-    def _companions(self) -> Mapping[str, Path]:
-        """The modules that the runtime's file imports, in the order in which one imports the other."""
-        names = getattr(registry.load("runtimes", self.target.runtime), "companions", ())
-        return {name: _module_file(name) for name in names}
 
 
 @contextmanager
@@ -114,13 +105,6 @@ def runtime_file(target: Target) -> Path:
     return known[target.runtime].path
 
 
-def _module_file(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        raise UsageError(f"A runtime names the module {name!r} as its companion, and there is none.")
-    return Path(spec.origin)
-
-
 def _no_address(target: Target) -> str:
     add = f"edgeprune targets add my-board --like {target.name} --address ssh://USER@HOST"
     emulated = f"emulated-{target.name}"
@@ -145,9 +129,10 @@ def _parse(line: str, target: Target) -> dict[str, Any]:
 def _error_of(event: Mapping[str, Any], target: Target, artifact: Path) -> BoardError | BuildError:
     if event["missing"]:
         needed = " ".join(f"'{part}'" for part in registry.load("runtimes", target.runtime).requirements)
-        pip = f"{event['python']} -m pip install {needed}"
-        install = target.board.install if target.board and target.board.install else pip
-        return BoardError(f"Python on target {target.name} has no module {event['missing']!r}. Run there: {install}")
+        return BoardError(
+            f"Python on target {target.name} has no module {event['missing']!r}. "
+            f"Run there: {event['python']} -m pip install {needed}"
+        )
     if event["stage"] == "open":
         return BuildError(f"{target.runtime} on target {target.name} cannot open {artifact.name}: {event['message']}")
     return BoardError(f"Target {target.name} failed while it had to {event['stage']}: {event['message']}")

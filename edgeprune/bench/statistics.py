@@ -74,6 +74,45 @@ def mean_interval(blocks: Floats, seed: int = 0, level: float = 0.95) -> tuple[f
     return centre - reach, centre + reach
 
 
+def difference_interval(
+    first: Floats, second: Floats, seed: int = 0, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Return how much larger the mean of the second (units, blocks) is, and the interval of that: value, low, high.
+
+    For units that were not paired: both are drawn apart, and the few units widen the interval by Welch's degrees of
+    freedom. A single unit on either side says nothing about how units differ, so its interval is infinite.
+    """
+    from scipy.special import stdtrit
+
+    units = [blocks.mean(axis=1) for blocks in (first, second)]
+    centre = float(units[1].mean() - units[0].mean())
+    if min(map(len, units)) < 2:
+        return centre, -math.inf, math.inf
+    generator = np.random.default_rng(seed)
+    variances = []
+    for each in units:
+        picked = generator.integers(len(each), size=(_RESAMPLES, len(each)))
+        variances.append(float(each[picked].mean(axis=1).var()) * len(each) / (len(each) - 1))
+    total = sum(variances)
+    if total == 0:
+        return centre, centre, centre
+    parts = zip(variances, units, strict=True)
+    freedom = total**2 / sum(variance**2 / (len(each) - 1) for variance, each in parts)
+    reach = float(stdtrit(freedom, (1 + level) / 2)) * math.sqrt(total)
+    return centre, centre - reach, centre + reach
+
+
+def process_logs(runs: Sequence[ProcessRun]) -> Floats:
+    """Return the logarithm of each block's median in milliseconds: (processes, blocks)."""
+    logs: Floats = np.log(_block_medians_ms(runs))
+    return logs
+
+
+def spread_between(runs: Sequence[ProcessRun]) -> float:
+    """Return the standard deviation of the processes' logarithmic latencies; infinite for a single process."""
+    return float(process_logs(runs).mean(axis=1).std(ddof=1)) if len(runs) > 1 else math.inf
+
+
 def log_differences(first: Sequence[ProcessRun], second: Sequence[ProcessRun]) -> Floats:
     """Return how much longer the second takes than the first, as logarithms: (pairs of processes, blocks)."""
     differences: Floats = np.log(_block_medians_ms(second)) - np.log(_block_medians_ms(first))

@@ -71,3 +71,10 @@ ShapeEpochs = Annotated[
 Seed = Annotated[int, typer.Option(envvar="EDGEPRUNE_SEED", help="Seed of everything random.")]
 Out = Annotated[Path, typer.Option(envvar="EDGEPRUNE_OUT", help="Folder for the files; it is made.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option("--model", envvar="EDGEPRUNE_MODEL", help="The name that results go by in limits and store."),
+]
+StoreFile = Annotated[
+    Path, typer.Option("--store", envvar="EDGEPRUNE_STORE", help="Where results are kept over time; it is made.")
+]

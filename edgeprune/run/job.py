@@ -27,7 +27,6 @@ _REPORTED_PACKAGES = (
     "onnxsim",
     "litert-torch",
     "ai-edge-litert",
-    "tensorrt-rtx",
 )
 
 

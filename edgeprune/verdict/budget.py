@@ -125,6 +125,16 @@ def parse_margin(text: str) -> float:
     return value / 100
 
 
+def parse_part(text: str, what: str) -> float:
+    """Read `0%` to `100%` into a part of one; `what` names it in the error. Raises UsageError."""
+    value, unit = _split(text, what, "3%")
+    if unit != "%":
+        raise UsageError(f"The {what} {text!r} is no percentage; write it like 3%.")
+    if value > 100:
+        raise UsageError(f"The {what} {text!r} is more than 100 %; write it like 3%.")
+    return value / 100
+
+
 def parse_duration(text: str) -> float:
     """Read `10min`, `90s` or `1h` into seconds; raises UsageError."""
     value, unit = _split(text, "duration", "10min or 90s")

@@ -16,34 +16,34 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 # Stand-ins that matplotlib draws with; each becomes a variable of the page, which knows light from dark.
-_INK, _MUTED, _LINE = "#0a0b01", "#0a0b02", "#0a0b03"
-_BEFORE, _AFTER, _PAPER, _LIMIT = "#0a0b04", "#0a0b05", "#0a0b06", "#0a0b07"
+INK, MUTED, LINE = "#0a0b01", "#0a0b02", "#0a0b03"
+BEFORE, AFTER, PAPER, LIMIT = "#0a0b04", "#0a0b05", "#0a0b06", "#0a0b07"
 _VARIABLES: Mapping[str, str] = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
-    _LINE: "var(--line)",
-    _BEFORE: "var(--before)",
-    _AFTER: "var(--after)",
-    _PAPER: "var(--card)",
-    _LIMIT: "var(--limit)",
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    BEFORE: "var(--before)",
+    AFTER: "var(--after)",
+    PAPER: "var(--card)",
+    LIMIT: "var(--limit)",
 }
 _STYLE: Mapping[Any, Any] = {  # matplotlib types its own keys as literals
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 10,
-    "text.color": _INK,
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _MUTED,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "grid.color": _LINE,
+    "grid.color": LINE,
     "grid.linewidth": 0.6,
-    "xtick.color": _LINE,
-    "ytick.color": _LINE,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
 }
 _BINS = 90
 # Beyond so many times the slower median nothing is drawn, or it would squeeze everything else.
@@ -58,11 +58,11 @@ def latency_distributions(before: Samples, after: Samples, limit_ms: float | Non
         import numpy as np
 
         if limit_ms is not None:
-            _limit_line(axes.axvline(limit_ms))
-            _note(axes, f"limit {in_ms(limit_ms)}", (limit_ms, 1.3), (0, 3), "center", _LIMIT)
+            limit_line(axes.axvline(limit_ms))
+            note(axes, f"limit {in_ms(limit_ms)}", (limit_ms, 1.3), (0, 3), "center", LIMIT)
         edges = np.linspace(low, high, _BINS + 1)
         sides = _sides(before, after, high - low)
-        for samples, colour, side in ((before, _BEFORE, sides[0]), (after, _AFTER, sides[1])):
+        for samples, colour, side in ((before, BEFORE, sides[0]), (after, AFTER, sides[1])):
             counts, _ = np.histogram(samples.pooled, bins=edges)
             axes.stairs(counts / max(counts.max(), 1), edges, fill=True, color=colour, alpha=0.55)
             _median_label(axes, samples, colour, side)
@@ -73,7 +73,7 @@ def latency_distributions(before: Samples, after: Samples, limit_ms: float | Non
         axes.spines["left"].set_visible(False)
 
     text = f"Latency before (median {in_ms(before.median_ms)}) and after (median {in_ms(after.median_ms)})"
-    return _svg(draw, text, height=2.9)
+    return inline_svg(draw, text, height=2.9)
 
 
 def shown_range(before: Samples, after: Samples, limit_ms: float | None) -> tuple[float, float]:
@@ -100,18 +100,18 @@ def rounds_over_macs(original: Round, rounds: Sequence[Round], final: Round, lim
     points = (original, *rounds, final)
 
     def draw(work: Axes, order: Axes) -> None:
-        work.plot([0, original.macs / 1e6], [0, original.latency_ms], ":", color=_MUTED, linewidth=1)
-        order.plot([point.latency_ms for point in points], color=_LINE, linewidth=1.2)
+        work.plot([0, original.macs / 1e6], [0, original.latency_ms], ":", color=MUTED, linewidth=1)
+        order.plot([point.latency_ms for point in points], color=LINE, linewidth=1.2)
         for place, point in enumerate(points):
             size = 10 if point in (original, final) else 7
             _round_mark(work, point.macs / 1e6, point, point is original, size)
             _round_mark(order, place, point, point is original, size)
         for point, side in ((original, (-12, "right")), (final, (12, "left"))):
-            _note(work, point.label, (point.macs / 1e6, point.latency_ms), (side[0], -4), side[1])
+            note(work, point.label, (point.macs / 1e6, point.latency_ms), (side[0], -4), side[1])
         if limit_ms is not None:
-            _limit_line(work.axhline(limit_ms))
-            _limit_line(order.axhline(limit_ms))
-            _note(order, f"limit {in_ms(limit_ms)}", (len(points) - 0.7, limit_ms), (0, 5), "right", _LIMIT)
+            limit_line(work.axhline(limit_ms))
+            limit_line(order.axhline(limit_ms))
+            note(order, f"limit {in_ms(limit_ms)}", (len(points) - 0.7, limit_ms), (0, 5), "right", LIMIT)
         low, high = _latency_range(points, limit_ms)
         most = max(point.macs for point in points) / 1e6
         work.set(xlim=(0, 1.06 * most), ylim=(low, high), xlabel="multiply-accumulates, millions")
@@ -120,7 +120,7 @@ def rounds_over_macs(original: Round, rounds: Sequence[Round], final: Round, lim
         order.set(xticks=range(len(points)), xticklabels=["original", *(r.label for r in rounds), "final"])
         order.grid(visible=False, axis="x")
 
-    return _svg(draw, f"Latency over work and over {len(rounds)} rounds of the search", height=3.5, columns=2)
+    return inline_svg(draw, f"Latency over work and over {len(rounds)} rounds of the search", height=3.5, columns=2)
 
 
 def accuracy_stages(stages: Sequence[tuple[str, float]], floor: float | None) -> str:
@@ -129,12 +129,12 @@ def accuracy_stages(stages: Sequence[tuple[str, float]], floor: float | None) ->
 
     def draw(axes: Axes) -> None:
         if floor is not None:
-            _limit_line(axes.axhline(100 * floor))
-            _note(axes, f"lowest admitted {in_percent(floor)}", (-0.35, 100 * floor), (0, -13), "left", _LIMIT)
-        axes.plot(values, color=_AFTER, linewidth=1.6, marker="o", markersize=7)
+            limit_line(axes.axhline(100 * floor))
+            note(axes, f"lowest admitted {in_percent(floor)}", (-0.35, 100 * floor), (0, -13), "left", LIMIT)
+        axes.plot(values, color=AFTER, linewidth=1.6, marker="o", markersize=7)
         for place, (_, value) in enumerate(stages):
             dip = values[place] < min([*values[place - 1 : place], *values[place + 1 : place + 2]])
-            _note(axes, in_percent(value), (place, 100 * value), (0, -17 if dip else 9), "center")
+            note(axes, in_percent(value), (place, 100 * value), (0, -17 if dip else 9), "center")
         low, high = min([*values, *([100 * floor] if floor is not None else [])]), max(values)
         room = max(high - low, 1.0)
         axes.set(xlim=(-0.4, len(stages) - 0.6), ylim=(low - 0.3 * room, high + 0.28 * room))
@@ -142,12 +142,12 @@ def accuracy_stages(stages: Sequence[tuple[str, float]], floor: float | None) ->
         axes.grid(visible=False, axis="x")
 
     text = "Accuracy by stage: " + ", ".join(f"{label} {in_percent(value)}" for label, value in stages)
-    return _svg(draw, text, height=2.7)
+    return inline_svg(draw, text, height=2.7)
 
 
 def _median_label(axes: Axes, samples: Samples, colour: str, align: str) -> None:
     axes.axvline(samples.median_ms, ymax=0.8, color=colour, linewidth=1.6)
-    _note(axes, f"{samples.label} {in_ms(samples.median_ms)}", (samples.median_ms, 1.06), (0, 2), align, colour)
+    note(axes, f"{samples.label} {in_ms(samples.median_ms)}", (samples.median_ms, 1.06), (0, 2), align, colour)
 
 
 def _sides(before: Samples, after: Samples, span_ms: float) -> tuple[str, str]:
@@ -159,17 +159,17 @@ def _sides(before: Samples, after: Samples, span_ms: float) -> tuple[str, str]:
 
 def _round_mark(axes: Axes, x: float, point: Round, is_original: bool, size: float) -> None:
     low, high = point.interval_ms
-    colour = _BEFORE if is_original else _AFTER
-    face = colour if point.feasible or is_original else _PAPER
+    colour = BEFORE if is_original else AFTER
+    face = colour if point.feasible or is_original else PAPER
     axes.plot([x, x], [low, high], color=colour, linewidth=1.2)
     axes.plot(x, point.latency_ms, "o", markerfacecolor=face, markeredgecolor=colour, markersize=size)
 
 
-def _note(
-    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], align: str, colour: str = _INK
+def note(
+    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], align: str, colour: str = INK
 ) -> None:
     """Write beside a point, on a ground that hides the lines below."""
-    ground = {"facecolor": _PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.85}
+    ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.85}
     axes.annotate(text, at, offset, textcoords="offset points", ha=align, color=colour, bbox=ground)
 
 
@@ -184,11 +184,12 @@ def _near_limit(limit_ms: float | None, slowest_ms: float) -> list[float]:
     return [limit_ms] if limit_ms is not None and limit_ms <= _FARTHEST_LIMIT * slowest_ms else []
 
 
-def _limit_line(line: Line2D) -> None:
-    line.set(color=_LIMIT, linewidth=1.4, linestyle=(0, (5, 3)))
+def limit_line(line: Line2D) -> None:
+    """Draw a line the way limits are drawn."""
+    line.set(color=LIMIT, linewidth=1.4, linestyle=(0, (5, 3)))
 
 
-def _svg(draw: Callable[..., None], description: str, height: float, columns: int = 1) -> str:
+def inline_svg(draw: Callable[..., None], description: str, height: float, columns: int = 1) -> str:
     """Return one drawing as an inline element: no prolog, no namespaces, ids that no other figure has."""
     from markupsafe import escape
     from matplotlib import rc_context

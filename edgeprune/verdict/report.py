@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -11,9 +10,9 @@ from edgeprune.files import write_text
 from edgeprune.verdict import tables, wording
 from edgeprune.verdict.figures import accuracy_stages, latency_distributions, outside_part, rounds_over_macs
 from edgeprune.verdict.history import History, Round, read_history
+from edgeprune.verdict.pages import render
 from edgeprune.verdict.result import Costs, Result, read_result
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _GROUPS_IN_ONE_COLUMN = 12
 
 
@@ -25,8 +24,8 @@ def write_report(run_dir: Path) -> tuple[Path, Path]:
     result = read_result(run_dir / "result.json")
     view = _view(run_dir, result, read_history(run_dir))
     html, markdown = run_dir / "report.html", run_dir / "report.md"
-    write_text(html, _render("report.html.j2", view))
-    write_text(markdown, _render("report.md.j2", view))
+    write_text(html, render("report.html.j2", view))
+    write_text(markdown, render("report.md.j2", view))
     return html, markdown
 
 
@@ -94,32 +93,3 @@ def _command_line(result: Result) -> str:
     """Return the command as typed, without where the program or anybody's home lies."""
     program, *arguments = result.command or ("",)
     return wording.without_home(shlex.join([PurePath(program).name, *arguments]))
-
-
-def _render(template: str, view: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        undefined=StrictUndefined,
-        autoescape=template.endswith(".html.j2"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "ms": wording.in_ms,
-        "percent": wording.in_percent,
-        "count": wording.in_count,
-        "bytes": wording.in_bytes,
-        "duration": wording.in_seconds,
-        "tidy": wording.without_home,
-        "cell": _markdown_cell,
-    }
-    return environment.get_template(template).render(view)
-
-
-def _markdown_cell(value: object) -> str:
-    """Keep a name from ending a table cell, opening a tag or code, or mentioning somebody."""
-    text = " ".join(str(value).split())
-    return "".join(f"&#{ord(character)};" if character in "&<>|`@*[" else character for character in text)

@@ -1,0 +1,1 @@
+"""One gate, from the named results to the verdict: reading, measuring, comparing, remembering."""
