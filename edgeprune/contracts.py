@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from edgeprune.bench.layer_cost import LayerCosts
 from edgeprune.network.groups import Allocation, Scores, Structure
 from edgeprune.network.moments import Moment
-from edgeprune.network.plan import Plan, PruneChannels
+from edgeprune.network.plan import Factorize, Plan, PruneChannels
 from edgeprune.network.selection import select_units
 
 if TYPE_CHECKING:
@@ -78,18 +78,33 @@ class Method(ABC):
     trains: ClassVar[bool] = False
     scores_are_losses: ClassVar[bool] = False
 
+    def units(self, context: Context) -> Structure:
+        """Return what the controller allocates: the coupled channels, or what this method takes in their place.
+
+        A method that factorises returns groups of ranks, of layers that it leaves whole with a reason
+        (`Structure.quarantined`) nothing. The structure that the other hooks see is this one.
+        """
+        return context.structure
+
     @abstractmethod
     def score(self, context: Context) -> Scores:
         """Return one importance per unit of every group; larger means keep, comparable across groups."""
 
     def plan(self, structure: Structure, scores: Scores, allocation: Allocation) -> Plan:
-        """Return the edits that leave exactly the allocated counts; by default the best-scored units stay."""
-        edits = [
+        """Return the edits that leave exactly the allocated counts; by default the best-scored units stay.
+
+        Channels are pruned first, so that a layer is factorised as it is left.
+        """
+        fewer = [group for group in structure.groups if allocation.get(group.name, group.size) < group.size]
+        ranks = {found.group: found for found in structure.factorisations}
+        cuts = [
             PruneChannels(group.name, select_units(group, scores[group.name], allocation[group.name]))
-            for group in structure.groups
-            if allocation.get(group.name, group.size) < group.size
+            for group in fewer
+            if group.name not in ranks
         ]
-        return Plan(tuple(edits))
+        thin = [ranks[group.name] for group in fewer if group.name in ranks]
+        chains = [Factorize(found.layer, found.scheme, found.ranks[allocation[found.group] - 1]) for found in thin]
+        return Plan((*cuts, *chains))
 
     def prepare(self, context: Context, allocation: Allocation) -> None:
         """Get ready to shape the training of `context.network` towards an allocation (methods that train).
@@ -263,13 +278,26 @@ class Session(Protocol):
     version: str
     input_shapes: Sequence[tuple[int, ...]]
     input_types: Sequence[str]  # numpy names: "float32"
+    facts: Mapping[str, Any]  # what the engine made of the artifact, for the reader: which provider, how many layers
 
     def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """One inference: numpy arrays in host memory in, numpy arrays in host memory out."""
+        """One inference: numpy arrays in host memory in, numpy arrays in host memory out.
+
+        An engine that is a program of its own times itself: its session also has `times_ns(inputs, runs, seconds)`,
+        the nanoseconds of each of at least `runs` inferences over at least `seconds`, copies in and out included.
+        """
 
 
 class Runtime(Protocol):
-    """An inference engine. `build` runs on the workstation; `open` on the board, with Python 3.8 and no edgeprune."""
+    """An inference engine. `build` runs on the workstation; `open` on the board, with Python 3.8 and no edgeprune.
+
+    The artifact is what is carried. An engine whose own files fit one board only makes them in `open`, from an artifact
+    that fits all, and keeps them on the board.
+
+    Two more attributes may be there. `companions` are modules that are carried too, in the order in which one imports
+    the other; `from package.module import name` finds them on the board. `substitutes` says for a requirement which
+    other package, or program by its path, will do.
+    """
 
     format: str  # file suffix of the artifact, without the dot
     precisions: tuple[str, ...]
@@ -282,7 +310,7 @@ class Runtime(Protocol):
         """Write the artifact to `out`; raise ValueError saying what the engine refused."""
 
     def open(self, artifact: str, settings: Mapping[str, Any]) -> Session:
-        """Load an artifact; settings hold `threads` and what the target adds."""
+        """Load an artifact; settings hold `threads`, `precision` and what the target adds."""
 
     def profile(self, artifact: str, settings: Mapping[str, Any], inputs: Sequence[Any]) -> Mapping[str, float]:
         """Return milliseconds per inference by layer, in execution order, from a separate profiled run."""

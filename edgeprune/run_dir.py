@@ -71,6 +71,11 @@ class RunDir:
         manifest = self.file(_MANIFEST)
         write_text(manifest, json.dumps({**self._read_json(manifest), **facts}, indent=1) + "\n")
 
+    def recall(self, name: str) -> Any:
+        """Return the saved outcome of a step, None where there is none."""
+        found = (folder / f"{name}.json" for folder in self._remembered)
+        return next((self._read_json(path) for path in found if path.exists()), None)
+
     def remember(self, name: str, compute: Callable[[], Json]) -> Json:
         """Return the saved outcome of a step, or carry the step out and save its outcome (plain JSON types)."""
         for path in (folder / f"{name}.json" for folder in self._remembered):

@@ -20,6 +20,7 @@ import inspect
 import json
 import os
 import platform
+import resource
 import signal
 import statistics
 import sys
@@ -74,6 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure one artifact on this board.")
     parser.add_argument("mode", choices=("measure", "run", "profile", "sweep"))
     parser.add_argument("--runtime", required=True, help="runtime plug-in, a Python file")
+    parser.add_argument("--companions", type=json.loads, default={}, help="JSON: modules it imports, name to file")
     parser.add_argument("--artifact", required=True)
     parser.add_argument("--settings", type=json.loads, default={}, help="JSON for the engine")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON over DEFAULTS")
@@ -89,7 +91,8 @@ def measure(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
     """Time the cold start, the warm-up and the blocks."""
     options = dict(DEFAULTS, **arguments.options)
     emit({"event": "board", "facts": board_facts()})
-    runtime, telemetry = load_runtime(arguments.runtime), load_telemetry(arguments.telemetry)
+    runtime = load_runtime(arguments.runtime, arguments.companions)
+    telemetry = load_telemetry(arguments.telemetry)
     started = time.perf_counter_ns()
     with stage("open"):
         session = runtime.open(arguments.artifact, arguments.settings)
@@ -98,8 +101,9 @@ def measure(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
     gc.collect()
     gc.disable()  # a collection inside a timed inference is not the network's
     with stage("run"):
-        first_ns = timed(session, inputs)
-        emit({"event": "opened", "open_ms": open_ns / 1e6, "first_ms": first_ns / 1e6, "version": session.version})
+        first_ns = times_of(session, inputs, 1, 0.0)[0]
+        opened = {"open_ms": open_ns / 1e6, "first_ms": first_ns / 1e6, "version": session.version}
+        emit(dict(opened, event="opened", engine=dict(getattr(session, "facts", {}))))
         emit({"event": "warmup", "samples_ns": warm_up(session, inputs, options)})
         for _ in range(options["blocks"]):
             emit(dict(event="block", **block(session, inputs, options, telemetry)))
@@ -108,7 +112,7 @@ def measure(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
 
 def answer(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
     """Run every given sample and write its outputs."""
-    runtime = load_runtime(arguments.runtime)
+    runtime = load_runtime(arguments.runtime, arguments.companions)
     with stage("open"):
         session = runtime.open(arguments.artifact, arguments.settings)
     with stage("run"):
@@ -119,7 +123,7 @@ def answer(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
 
 def profile(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
     """Write the milliseconds of each layer."""
-    runtime = load_runtime(arguments.runtime)
+    runtime = load_runtime(arguments.runtime, arguments.companions)
     options = dict(DEFAULTS, **arguments.options)
     with stage("open"):
         session = runtime.open(arguments.artifact, arguments.settings)
@@ -160,8 +164,21 @@ def timed(session: Any, inputs: Sequence[Any]) -> int:
     return time.perf_counter_ns() - started
 
 
+def times_of(session: Any, inputs: Sequence[Any], runs: int, seconds: float) -> list[int]:
+    """Time consecutive inferences for both the asked count and the asked seconds."""
+    if hasattr(session, "times_ns"):
+        return list(session.times_ns(inputs, runs, seconds))
+    samples: list[int] = []
+    deadline = time.perf_counter() + seconds
+    while len(samples) < runs or time.perf_counter() < deadline:
+        samples.append(timed(session, inputs))
+    return samples
+
+
 def warm_up(session: Any, inputs: Sequence[Any], options: Mapping[str, Any]) -> list[int]:
     """Run until the recent median has stopped falling, at least the asked runs and seconds, at most the limit."""
+    if hasattr(session, "times_ns"):
+        return times_of(session, inputs, options["warmup_runs"], options["warmup_s"])
     started = time.perf_counter()
     samples: list[int] = []
     while True:
@@ -181,12 +198,9 @@ def is_steady(samples: Sequence[int]) -> bool:
 
 
 def block(session: Any, inputs: Sequence[Any], options: Mapping[str, Any], telemetry: Any) -> dict[str, Any]:
-    """Time consecutive inferences for both the asked count and the asked seconds, and look at the board around them."""
+    """Time consecutive inferences, and look at the board around them."""
     before = telemetry.read() if telemetry else None
-    samples: list[int] = []
-    deadline = time.perf_counter() + options["block_s"]
-    while len(samples) < options["block_runs"] or time.perf_counter() < deadline:
-        samples.append(timed(session, inputs))
+    samples = times_of(session, inputs, options["block_runs"], options["block_s"])
     return {"samples_ns": samples, "telemetry": telemetry.between(before, telemetry.read()) if telemetry else {}}
 
 
@@ -219,12 +233,13 @@ def cpuinfo_lines(key: str) -> list[str]:
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory this process ever held, 0 where the system does not say.
+    """Return the most memory that this process, or a program that it ran, ever held; 0 where nothing says it.
 
-    NOTE: getrusage also counts the parent's memory at the moment of the fork.
+    NOTE: getrusage also counts the parent's memory at the moment of the fork, so it is not asked of this process.
     """
     lines = [line for line in read_text("/proc/self/status").splitlines() if line.startswith("VmHWM:")]
-    return int(lines[0].split()[1]) * 1024 if lines else 0
+    own = int(lines[0].split()[1]) * 1024 if lines else 0
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 
 
 def read_text(path: str | Path) -> str:
@@ -272,9 +287,11 @@ def encode(array: Any) -> dict[str, Any]:
     return {"type": array.dtype.str, "shape": list(array.shape), "data": data}
 
 
-def load_runtime(path: str) -> Any:
-    """Load a runtime file by path and return an instance of its one public class."""
+def load_runtime(path: str, companions: Mapping[str, str] | None = None) -> Any:
+    """Load a runtime file by path, after the modules it imports, and return an instance of its one public class."""
     with stage("load"):
+        for name in [name for name in companions or {} if name not in sys.modules]:
+            sys.modules[name] = load_file((companions or {})[name], name)
         module = load_file(path, "edgeprune_board_runtime")
         classes = [
             member

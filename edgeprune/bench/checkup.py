@@ -108,9 +108,11 @@ def system_name() -> str:
 
 
 def package_version(name: str) -> str | None:
-    """Return the version of an installed Python package, or None."""
+    """Return the version of an installed Python package, "there" for a program by its path, or None."""
     from importlib import metadata
 
+    if name.startswith("/"):
+        return "there" if os.access(name, os.X_OK) else None
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Curve = tuple[tuple[int, float], ...]
@@ -53,16 +53,24 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class LayerCosts:
-    """The costs of a network's layers by name, and what one inference of any network takes at least."""
+    """The costs of a network's layers by name, and what one inference of any network takes at least.
+
+    `chains` holds for layers that can be factorised the milliseconds of each layer of the chain, by kept units.
+    """
 
     layers: Mapping[str, LayerCost]
     floor_ms: float
+    chains: Mapping[str, Mapping[int, tuple[float, ...]]] = field(default_factory=dict)
 
 
 def costs_from_dict(data: Mapping[str, Any]) -> LayerCosts:
     """Read what `dataclasses.asdict` and JSON made of costs; raises KeyError or TypeError for anything else."""
     layers = {name: _cost_from_dict(cost) for name, cost in data["layers"].items()}
-    return LayerCosts(layers, float(data["floor_ms"]))
+    chains = {
+        name: {int(count): tuple(map(float, chain)) for count, chain in by_count.items()}
+        for name, by_count in data["chains"].items()
+    }
+    return LayerCosts(layers, float(data["floor_ms"]), chains)
 
 
 def _cost_from_dict(data: Mapping[str, Any]) -> LayerCost:

@@ -53,6 +53,13 @@ class LayerShape:
         return positions * math.prod(self.kernel) * self.outputs * max(self.inputs // self.groups, 1)
 
     @property
+    def parameters(self) -> int:
+        """Weights, without a bias."""
+        if self.operator == "attention":
+            return 0
+        return math.prod(self.kernel) * self.outputs * max(self.inputs // self.groups, 1)
+
+    @property
     def copies(self) -> int:
         """How often the layer is put side by side when it is measured alone, so that it outweighs what is fixed.
 

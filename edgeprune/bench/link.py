@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ class Link:
         }
         arguments = [self.transport.put(_AGENT), mode]
         arguments += [part for flag, path in placed.items() for part in (flag, self.transport.put(path))]
+        beside = {name: self.transport.put(path) for name, path in self._companions.items()}
+        arguments += ["--companions", json.dumps(beside)]
         arguments += ["--settings", json.dumps(self.target.engine_settings()), "--options", json.dumps(options or {})]
         for line in self.transport.stream(arguments, timeout_s):
             event = _parse(line, self.target)
@@ -60,6 +63,12 @@ class Link:
     @cached_property
     def _runtime_file(self) -> Path:
         return runtime_file(self.target)
+
+    @cached_property
+    def _companions(self) -> Mapping[str, Path]:
+        """The modules that the runtime's file imports, in the order in which one imports the other."""
+        names = getattr(registry.load("runtimes", self.target.runtime), "companions", ())
+        return {name: _module_file(name) for name in names}
 
 
 @contextmanager
@@ -105,6 +114,13 @@ def runtime_file(target: Target) -> Path:
     return known[target.runtime].path
 
 
+def _module_file(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise UsageError(f"A runtime names the module {name!r} as its companion, and there is none.")
+    return Path(spec.origin)
+
+
 def _no_address(target: Target) -> str:
     add = f"edgeprune targets add my-board --like {target.name} --address ssh://USER@HOST"
     emulated = f"emulated-{target.name}"
@@ -129,10 +145,9 @@ def _parse(line: str, target: Target) -> dict[str, Any]:
 def _error_of(event: Mapping[str, Any], target: Target, artifact: Path) -> BoardError | BuildError:
     if event["missing"]:
         needed = " ".join(f"'{part}'" for part in registry.load("runtimes", target.runtime).requirements)
-        return BoardError(
-            f"Python on target {target.name} has no module {event['missing']!r}. "
-            f"Run there: {event['python']} -m pip install {needed}"
-        )
+        pip = f"{event['python']} -m pip install {needed}"
+        install = target.board.install if target.board and target.board.install else pip
+        return BoardError(f"Python on target {target.name} has no module {event['missing']!r}. Run there: {install}")
     if event["stage"] == "open":
         return BuildError(f"{target.runtime} on target {target.name} cannot open {artifact.name}: {event['message']}")
     return BoardError(f"Target {target.name} failed while it had to {event['stage']}: {event['message']}")

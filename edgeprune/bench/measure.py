@@ -216,6 +216,7 @@ def _measurement(artifact: Path, target: Target, seen: Sequence[_Seen]) -> Measu
 
     runs = tuple(process.run() for process in seen)
     environment = environment_of(seen[0].facts, target, seen[0].version)
+    engine = seen[0].said["opened"].get("engine", {})
     samples = statistics.pooled_ms(runs)
     return Measurement(
         target=target.name,
@@ -225,7 +226,7 @@ def _measurement(artifact: Path, target: Target, seen: Sequence[_Seen]) -> Measu
         fingerprint=fingerprint_of(environment),
         artifact_sha256=sha256_of(artifact),
         size_bytes=artifact.stat().st_size,
-        environment=environment,
+        environment={**environment, "engine": engine},
         runs=runs,
         latency_p50_ms=float(statistics.nearest_rank(samples, 0.5)),
         latency_interval_ms=statistics.median_interval_ms(runs),

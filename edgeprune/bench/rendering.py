@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from edgeprune.bench.comparison import Comparison
 from edgeprune.bench.measurement import Measurement
@@ -19,6 +20,7 @@ def render_measurement(measurement: Measurement) -> str:
     rows = [
         ("target", f"{measurement.target} ({measurement.kind}), board {measurement.fingerprint}"),
         ("engine", f"{measurement.runtime} {measurement.runtime_version}"),
+        *_engine_rows(measurement.environment.get("engine", {})),
         ("p50", f"{_ms(measurement.latency_p50_ms)}   95 % interval {_ms(low)} to {_ms(high)}"),
         ("p90", _tail(measurement.latency_p90_ms, count, P90_SAMPLES)),
         ("p99", _tail(measurement.latency_p99_ms, count, P99_SAMPLES)),
@@ -30,6 +32,14 @@ def render_measurement(measurement: Measurement) -> str:
         *(("note", warning) for warning in measurement.warnings),
     ]
     return "\n".join(f"{label:<12} {text}" for label, text in rows)
+
+
+def _engine_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return one row for each count that the engine gives: operators by provider, layers by number type."""
+    counts = {name: value for name, value in facts.items() if isinstance(value, Mapping) and value}
+    return [
+        (name, ", ".join(f"{part} {count or ''}".strip() for part, count in counts[name].items())) for name in counts
+    ]
 
 
 def render_comparison(comparison: Comparison, artifacts: Sequence[Path]) -> str:

@@ -63,7 +63,7 @@ class Target:
 
     def engine_settings(self) -> dict[str, Any]:
         """Return what the engine is opened with."""
-        return {**self.settings, "threads": self.threads}
+        return {**self.settings, "threads": self.threads, "precision": self.precision}
 
 
 def load_target(name_or_path: str | Path) -> Target:

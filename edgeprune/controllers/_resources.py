@@ -15,13 +15,14 @@ import numpy as np
 
 from edgeprune.bench.layer_cost import LayerCost, LayerCosts, Tile
 from edgeprune.controllers._program import Cost, Node
+from edgeprune.controllers._ranked import Ranked
 from edgeprune.network.moments import peak_moment
 from edgeprune.network.selection import allowed_counts, select_units
 
 if TYPE_CHECKING:
     from edgeprune.contracts import Problem
     from edgeprune.controllers._demands import Demand
-    from edgeprune.network.groups import Allocation, Group, Layer, Structure
+    from edgeprune.network.groups import Allocation, Factorisation, Group, Layer, Structure
 
 _PEAK = "peak"
 _MOMENT = "moment:"
@@ -58,6 +59,11 @@ class Resources:
         self._sizes = {group.name: group.size for group in problem.structure.groups}
         self._layers = problem.structure.layers
         self._ms_of = [_milliseconds(problem.structure, costs) for costs in _tables(problem)]
+        self._ranked = {
+            found.layer: _ranked(found, _tables(problem))
+            for found in problem.structure.factorisations
+            if found.group in self._sizes
+        }
         self._nodes = {group.name: _group_node(group, problem) for group in problem.structure.groups}
         self._constants: dict[str, float] = defaultdict(float)
         self.costs = tuple(cost for layer in self._layers for cost in self._tabulate(layer))
@@ -74,8 +80,10 @@ class Resources:
         kept = {**self._sizes, **allocation}
         totals: dict[str, float] = defaultdict(float)
         for layer in self._layers:
+            ranked = self._ranked.get(layer.name)
             inputs, outputs = self._channels(layer.in_parts, kept), self._channels(layer.out_parts, kept)
-            for name, amount in self._amounts(layer, inputs, outputs).items():
+            amounts = self._amounts(layer, inputs, outputs)
+            for name, amount in (ranked.amounts(kept[ranked.group], amounts) if ranked else amounts).items():
                 totals[name] += amount
         if demand.resource == "memory":
             moments = self._problem.moments
@@ -121,6 +129,11 @@ class Resources:
         return found
 
     def _tabulate(self, layer: Layer) -> list[Cost]:
+        ranked = self._ranked.get(layer.name)
+        if ranked is not None:
+            whole = self._amounts(layer, _total(layer.in_parts), _total(layer.out_parts))
+            counts = self._nodes[ranked.group].counts
+            return [_cost((ranked.group,), lambda _, count: ranked.amounts(count, whole), (0,), counts)]
         left, right = self._side(layer.in_parts, layer), self._side(layer.out_parts, layer)
         names = tuple(dict.fromkeys(side.node for side in (left, right) if side.node))
         if not names:
@@ -190,6 +203,11 @@ def _cost(
     if len(names) == 1:
         tables = {name: table[0] for name, table in tables.items()}
     return Cost(names, tables)
+
+
+def _ranked(found: Factorisation, tables: Sequence[LayerCosts | None]) -> Ranked:
+    chains = {_ms_name(target, "chain"): costs.chains[found.layer] for target, costs in enumerate(tables) if costs}
+    return Ranked(found, chains)
 
 
 def _tables(problem: Problem) -> tuple[LayerCosts | None, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
+
+from edgeprune.bench.layer_shape import LayerShape, shape_from_dict
 
 SCHEMA = 1
 
@@ -44,7 +46,8 @@ class Group:
 
     `kind` says what one unit is: "channel" or "head". `macs` and `parameters` are what removing one unit
     from the otherwise whole network saves. `exact` is False where a norm or another statistic runs across the
-    units, so that removing one changes what the others become.
+    units, so that removing one changes what the others become. `counts` are the numbers of units that may stay,
+    ascending, where not every number may.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Group:
     macs: int = 0
     parameters: int = 0
     exact: bool = True
+    counts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,43 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Factorisation:
+    """What a layer becomes by the kept units of a group of ranks: whole with all of them, else a chain of layers.
+
+    `ranks[kept - 1]` is the rank of that many units in the words of the scheme. `chains` are the layers of the chain
+    for those counts that need fewer multiply-accumulates than the whole layer.
+    """
+
+    layer: str
+    group: str
+    scheme: str
+    ranks: tuple[tuple[int, ...], ...]
+    chains: tuple[tuple[int, tuple[LayerShape, ...]], ...]
+
+
+@dataclass(frozen=True)
 class Structure:
-    """All that is known of a network's coupled channels; no pointer into the network."""
+    """All that is known of a network's coupled channels and ranks; no pointer into the network."""
 
     groups: tuple[Group, ...]
     quarantined: tuple[Quarantine, ...]
     layers: tuple[Layer, ...]
+    factorisations: tuple[Factorisation, ...] = ()
+
+    def with_ranks_only(self) -> Structure:
+        """Return the structure without its coupled channels: their layers keep all of them."""
+        ranks = {found.group for found in self.factorisations}
+        layers = tuple(
+            replace(
+                layer,
+                in_group=None,
+                out_group=None,
+                in_parts=tuple((None, channels) for _, channels in layer.in_parts),
+                out_parts=tuple((None, channels) for _, channels in layer.out_parts),
+            )
+            for layer in self.layers
+        )
+        return replace(self, groups=tuple(group for group in self.groups if group.name in ranks), layers=layers)
 
 
 def needed_units(group: Group) -> tuple[tuple[int, ...], ...]:
@@ -120,12 +155,19 @@ def structure_from_dict(data: Mapping[str, Any]) -> Structure:
         tuple(_group_from_dict(item) for item in data["groups"]),
         tuple(Quarantine(**item) for item in data["quarantined"]),
         tuple(Layer(**{key: _frozen(value) for key, value in item.items()}) for item in data["layers"]),
+        tuple(_factorisation_from_dict(item) for item in data["factorisations"]),
     )
+
+
+def _factorisation_from_dict(data: Mapping[str, Any]) -> Factorisation:
+    chains = tuple((count, tuple(shape_from_dict(shape) for shape in chain)) for count, chain in data["chains"])
+    return Factorisation(**{**data, "ranks": _frozen(data["ranks"]), "chains": chains})
 
 
 def _group_from_dict(data: Mapping[str, Any]) -> Group:
     fields = dict(data)
     fields["slices"] = tuple(Slice(**{key: _frozen(value) for key, value in item.items()}) for item in data["slices"])
+    fields["counts"] = tuple(data["counts"])
     fields["constraints"] = tuple(EqualCounts(_frozen(item["blocks"]), item["reason"]) for item in data["constraints"])
     return Group(**fields)
 

@@ -13,6 +13,8 @@ from edgeprune.network.groups import EqualCounts, Group, needed_units
 
 def allowed_counts(group: Group) -> tuple[int, ...]:
     """The numbers of units that the constraints of a group allow to stay, ascending; at least one stays."""
+    if group.counts:
+        return group.counts
     if not group.constraints:
         return tuple(range(1, group.size + 1))
     return tuple(count for count in range(1, group.size + 1) if _solved(group, (0.0,) * group.size, count))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from edgeprune.bench.layer_shape import LayerShape
 from edgeprune.network.groups import Allocation, Group, Layer, Scores, Structure
 from edgeprune.network.selection import allowed_counts, select_units
 
@@ -39,7 +40,12 @@ def ordered_steps(structure: Structure, scores: Scores, channel_multiple: int, p
 def estimated_macs(structure: Structure, allocation: Allocation) -> float:
     """Return the multiply-accumulates of the network that an allocation leaves, from its layers' channels."""
     kept_part = {group.name: allocation.get(group.name, group.size) / group.size for group in structure.groups}
-    return sum(_layer_macs(layer, kept_part) for layer in structure.layers)
+    chains = {
+        found.layer: dict(found.chains)[allocation[found.group]]
+        for found in structure.factorisations
+        if kept_part.get(found.group, 1.0) < 1
+    }
+    return sum(_layer_macs(layer, kept_part, chains.get(layer.name, ())) for layer in structure.layers)
 
 
 def _steps_of_group(group: Group, scores: tuple[float, ...], channel_multiple: int) -> list[Step]:
@@ -63,8 +69,12 @@ def _counts(group: Group, multiple: int) -> list[int]:
     return sorted(liked if len(liked) > 1 else allowed, reverse=True)
 
 
-def _layer_macs(layer: Layer, kept_part: Mapping[str, float]) -> float:
+def _layer_macs(layer: Layer, kept_part: Mapping[str, float], chain: tuple[LayerShape, ...]) -> float:
+    """Of a chain the first layer shrinks with the inputs, and the last with the outputs."""
     out_part = _mean_part(layer.out_parts, kept_part)
+    if chain:
+        first, *middle, last = (shape.macs for shape in chain)
+        return first * _mean_part(layer.in_parts, kept_part) + sum(middle) + last * out_part
     if layer.apart:
         return layer.macs * out_part
     return layer.macs * _mean_part(layer.in_parts, kept_part) * out_part

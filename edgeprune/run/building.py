@@ -58,6 +58,7 @@ class Built:
     activation_bytes: int
     proofs: tuple[Proof, ...]
     warnings: tuple[str, ...]
+    not_run_because: str = ""
 
     def outcome(self, measurement: Measurement, drift: float = 1.0, memory_bytes: int | None = None) -> Outcome:
         """Return what the network costs; `drift` divides out how much slower the board was than at the start."""
@@ -90,6 +91,7 @@ def build_verified(network: nn.Module, order: BuildOrder, folder: Path, progress
         activation_bytes=activation_bytes(network, order.example_inputs),
         proofs=_proofs(network, artifact, order),
         warnings=exported.warnings,
+        not_run_because=order.not_run_because,
     )
 
 

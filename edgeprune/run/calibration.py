@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeprune.bench.measure import run_on_target
 from edgeprune.network.batches import as_inputs
-from edgeprune.network.data import Data, calibration_batches
+from edgeprune.network.data import Data, calibration_batches, example_inputs
 from edgeprune.network.evaluation import evaluate
 from edgeprune.network.stand_in import FirstSamples, StandIn, samples_of
 
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from edgeprune.run.finetune import Tuned
     from edgeprune.run.workbench import Workbench
 
-# What judges an artifact: enough to see half a point, and seconds on most boards.
+# What judges an artifact: enough to see half a point, and seconds on most boards; fewer where that takes longer.
 _JUDGED_SAMPLES = 1000
+_LEAST_JUDGED_SAMPLES = 64
+_JUDGING_LIMIT_S = 240.0
+_TRIED_SAMPLES = 4
 
 
 def calibration_samples(data: Data, count: int, batch: int) -> list[Arrays]:
@@ -41,13 +45,24 @@ def with_artifact_accuracy(bench: Workbench, built: Built, tuned: Tuned) -> Tune
         return tuned
 
     def compute() -> float:
-        data = replace(bench.job.data, validation=FirstSamples(bench.job.data.validation, _JUDGED_SAMPLES))
         batch = len(bench.job.example_inputs[0])
+        count = _affordable_samples(bench, built)
+        data = replace(bench.job.data, validation=FirstSamples(bench.job.data.validation, count))
         artifact = StandIn(lambda samples: run_on_target(built.artifact, target, samples), batch)
         change = evaluate(artifact, data) - evaluate(tuned.network, data)
-        bench.progress.say(f"accuracy at {target.precision}: {change * 100:+.2f} points on {_JUDGED_SAMPLES:,} samples")
+        bench.progress.say(f"accuracy at {target.precision}: {change * 100:+.2f} points on {count:,} samples")
         return min(max(before + change, 0.0), 1.0)
 
     with bench.watch("measuring"):
         exported = bench.folder.remember("accuracy-exported", compute)
     return replace(tuned, stages=replace(tuned.stages, exported=exported))
+
+
+def _affordable_samples(bench: Workbench, built: Built) -> int:
+    """Return how many samples the target runs in the time for judging, by how long it takes for a few."""
+    batch = len(bench.job.example_inputs[0])
+    tried = max(_TRIED_SAMPLES, batch)
+    started = time.perf_counter()
+    run_on_target(built.artifact, bench.job.target, samples_of(example_inputs(bench.job.data, tried), batch))
+    sample_s = (time.perf_counter() - started) / tried
+    return max(min(int(_JUDGING_LIMIT_S / sample_s), _JUDGED_SAMPLES), _LEAST_JUDGED_SAMPLES)

@@ -14,6 +14,7 @@ from edgeprune.files import replacing, sha256_of, write_text
 from edgeprune.network.weights import save_weights
 from edgeprune.run.calibration import with_artifact_accuracy
 from edgeprune.run.ends import Ends, measure_ends
+from edgeprune.run.ranks import left_whole, ranked_layers
 from edgeprune.run.trial import Searched, Trial
 from edgeprune.verdict.report import write_report
 from edgeprune.verdict.result import (
@@ -107,6 +108,7 @@ def _result(bench: Workbench, built: Built, ends: Ends, findings: Findings) -> R
         recovery=tuned.recovery,
         proofs=(tuned.proof, *built.proofs),
         layers=layers,
+        ranked_layers=ranked_layers(bench, findings.problem, findings.chosen.allocation),
         warnings=_warnings(bench, (*decision.doubts, *ends.warnings, *built.warnings, *unprofiled), findings),
     )
 
@@ -157,6 +159,7 @@ def _warnings(bench: Workbench, found: Sequence[str], findings: Findings) -> tup
     everything = [
         *found,
         *findings.tuned.warnings,
+        *left_whole(findings.problem.structure),
         *bench.job.model.notes,
         *bench.job.data.notes,
     ]

@@ -63,6 +63,7 @@ def _data(built: Built) -> dict[str, object]:
         "parameters": built.parameters,
         "proof": proofs[-1] if proofs else None,
         "proofs": proofs,
+        "not_run_because": built.not_run_because,
         "warnings": list(built.warnings),
     }
 
@@ -76,6 +77,8 @@ def _text(built: Built) -> str:
         noise = "" if proof.snr_db is None else f", {proof.snr_db:.1f} dB below the output"
         same = "" if proof.top1_agreement is None else f", the same class on {proof.top1_agreement:.1%}"
         lines.append(f"{proof.what}: largest difference {proof.max_abs:.2g}{noise}{same} of {proof.samples} samples")
+    if built.not_run_because:
+        lines.append(f"not run on the target: {built.not_run_because}")
     return "\n".join([*lines, *built.warnings])
 
 

@@ -27,6 +27,7 @@ _REPORTED_PACKAGES = (
     "onnxsim",
     "litert-torch",
     "ai-edge-litert",
+    "tensorrt-rtx",
 )
 
 

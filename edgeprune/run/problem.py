@@ -15,6 +15,7 @@ from edgeprune.errors import StepError, UsageError
 from edgeprune.network.activations import activation_moments
 from edgeprune.network.structure import network_structure
 from edgeprune.run.profiling import profile_network
+from edgeprune.run.ranks import faster_ranks
 from edgeprune.run.trial import Trial
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 def state_problem(bench: Workbench, method: Method) -> Problem:
     """Measure the original, find its coupled channels, and score them; raises UsageError when nothing can be cut."""
     job = bench.job
-    structure = network_structure(bench.original, job.example_inputs)
+    coupled = network_structure(bench.original, job.example_inputs)
+    network = copy.deepcopy(bench.original)
+    structure = method.units(Context(network, job.example_inputs, coupled, job.data, job.choices.seed))
     if not structure.groups:
         reasons = "; ".join(f"{found.name}: {found.reason}" for found in structure.quarantined[:3])
         raise UsageError(f"Nothing in this network can be pruned ({reasons}). Look at it with: edgeprune inspect")
@@ -40,27 +43,32 @@ def state_problem(bench: Workbench, method: Method) -> Problem:
         channel_multiple=job.target.channel_multiple,
         scores_are_losses=method.scores_are_losses,
         max_rounds=job.choices.max_rounds,
-        moments=activation_moments(bench.original, job.example_inputs),
+        # What a chain holds between its layers is in no moment.
+        moments=() if structure.factorisations else activation_moments(bench.original, job.example_inputs),
     )
     return _with_costs(bench, problem)
 
 
 def _with_costs(bench: Workbench, problem: Problem) -> Problem:
-    """Add the costs of the single layers where the controller works with them and latency counts.
+    """Add the costs of the single layers where the controller or the method works with them and latency counts.
 
-    They come from the target's latency table, which is added to; a resumed run takes the same costs again.
+    They come from the target's latency table, which is added to; a resumed run takes the same costs again. A layer
+    can be factorised only where its chain was measured to be faster; raises UsageError where none is.
     """
     controller: type[Controller] = registry.load("controllers", bench.job.choices.controller)
-    if not controller.needs_costs or (problem.limits.latency_ms is None and not bench.job.budget.seeks_fastest):
+    needed = controller.needs_costs or problem.structure.factorisations
+    limited = problem.limits.latency_ms is not None or bench.job.budget.seeks_fastest
+    if not needed or not limited:
         return problem
 
     def compute() -> dict[str, Any]:
         bench.progress.say(f"profiling the layers on {bench.job.target.name}")
-        profile = profile_network(bench.original, bench.job.example_inputs, bench.job.target, None, bench.progress)
-        return asdict(profile.costs)
+        inputs, target = bench.job.example_inputs, bench.job.target
+        return asdict(profile_network(bench.original, inputs, target, None, bench.progress, problem.structure).costs)
 
     with bench.watch("measuring"):
-        return replace(problem, costs=costs_from_dict(bench.folder.remember("layer-costs", compute)))
+        costs = costs_from_dict(bench.folder.remember("layer-costs", compute))
+    return faster_ranks(bench, replace(problem, costs=costs))
 
 
 def original_trial(bench: Workbench) -> Trial:
@@ -89,7 +97,7 @@ def original_trial(bench: Workbench) -> Trial:
 def score_units(bench: Workbench, method: Method, structure: Structure, shaped: nn.Module | None = None) -> Scores:
     """Score the units of the original, or of the network that the method shaped, each once in the life of a run."""
     job = bench.job
-    bench.progress.say(f"{len(structure.groups)} groups of coupled channels; scoring them with {job.choices.method}")
+    bench.progress.say(f"{_kinds(structure)}; scoring them with {job.choices.method}")
 
     def compute() -> dict[str, list[float]]:
         network = copy.deepcopy(bench.original if shaped is None else shaped)
@@ -101,6 +109,13 @@ def score_units(bench: Workbench, method: Method, structure: Structure, shaped: 
     with bench.watch("training"):
         saved = bench.folder.remember("scores" if shaped is None else "scores-shaped", compute)
     return {name: tuple(values) for name, values in saved.items()}
+
+
+def _kinds(structure: Structure) -> str:
+    ranks = sum(group.kind == "rank" for group in structure.groups)
+    channels = len(structure.groups) - ranks
+    counted = ((channels, "groups of coupled channels"), (ranks, "layers with ranks"))
+    return " and ".join(f"{count} {what}" for count, what in counted if count)
 
 
 def _check_scores(method: str, structure: Structure, scores: Scores) -> None:

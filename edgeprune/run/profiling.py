@@ -50,23 +50,35 @@ class Profile:
 
 
 def profile_network(
-    network: nn.Module, example_inputs: Any, target: Target, out: Path | None, progress: Progress
+    network: nn.Module,
+    example_inputs: Any,
+    target: Target,
+    out: Path | None,
+    progress: Progress,
+    structure: Structure | None = None,
 ) -> Profile:
-    """Measure what is not yet in the target's table of this network's layers.
+    """Measure what is not yet in the target's table of this network's layers, and of what they can become.
 
-    The table lies in `out`, or in the user's cache by board and engine; a killed run goes on from it. Raises
-    BuildError when the engine refuses a layer, BoardError when the board cannot be used.
+    `structure` says what can be cut or factorised; by default all coupled channels. The table lies in `out`, or in the
+    user's cache by board and engine; a killed run goes on from it. Raises BuildError when the
+    engine refuses a layer, BoardError when the board cannot be used.
     """
     shapes = layer_shapes(network, example_inputs)
-    structure = network_structure(network, example_inputs)
-    table, path = Profiler(target, out, progress).measure(scans_of(structure, shapes))
+    structure = structure or network_structure(network, example_inputs)
+    chains = [shape for found in structure.factorisations for _, chain in found.chains for shape in chain]
+    table, path = Profiler(target, out, progress).measure(scans_of(structure, shapes), chains)
     return Profile(structure, shapes, table, path, costs_of(structure, shapes, table))
 
 
 def costs_of(structure: Structure, shapes: Mapping[str, LayerShape], table: LatencyTable) -> LayerCosts:
     """Return the costs of the layers that the table holds."""
     named = {layer.name for layer in structure.layers}
-    return LayerCosts({name: table.cost(shape) for name, shape in shapes.items() if name in named}, table.floor_ms)
+    chains = {
+        found.layer: {count: tuple(table.ms(shape) for shape in chain) for count, chain in found.chains}
+        for found in structure.factorisations
+    }
+    layers = {name: table.cost(shape) for name, shape in shapes.items() if name in named}
+    return LayerCosts(layers, table.floor_ms, chains)
 
 
 def scans_of(structure: Structure, shapes: Mapping[str, LayerShape]) -> tuple[Scan, ...]:
@@ -99,8 +111,8 @@ class Profiler:
         self._target, self._out, self._progress = target, out, progress
         self._builder = _Builder(target)
 
-    def measure(self, scans: Sequence[Scan]) -> tuple[LatencyTable, Path]:
-        """Complete the scans; return the table and where it lies."""
+    def measure(self, scans: Sequence[Scan], chains: Sequence[LayerShape] = ()) -> tuple[LatencyTable, Path]:
+        """Complete the scans, and measure the layers of chains; return the table and where it lies."""
         table, path = self._open()
         table = self._add_tiles(table, path, scans)
         whole = [scan.shape for scan in scans]
@@ -110,7 +122,7 @@ class Profiler:
             table = self._add(table, path, wanted, "layers with fewer channels")
             if len(table.layers) == before:
                 break
-        return table, path
+        return self._add(table, path, _unique(chains), "layers of factorised layers"), path
 
     def _open(self) -> tuple[LatencyTable, Path]:
         """Ask the board what it is, and read its table or begin one."""

@@ -6,7 +6,6 @@ Board: `pip install ai-edge-litert`; where only the older tflite-runtime exists,
 
 from __future__ import annotations
 
-import runpy
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from edgeprune.contracts import BuildRequest
     from edgeprune.runtimes._litert_converter import Converter
 
-# Beside this file on the workstation; a board to which only this file was carried has no profiles.
-_PROFILER = Path(__file__).with_name("_litert_profile.py")
-
 
 class LiteRt:
     """Runs `.tflite` files; float32 inputs and outputs, channels first as in PyTorch."""
@@ -29,6 +25,7 @@ class LiteRt:
     precisions = ("fp32",)
     requirements = ("ai-edge-litert>=2.0", "numpy")
     substitutes = {"ai-edge-litert": "tflite-runtime"}  # noqa: RUF012  # read, never written
+    companions = ("edgeprune.runtimes._litert_profile",)
     convert_limit_s = 600.0
 
     def __init__(self) -> None:
@@ -59,15 +56,13 @@ class LiteRt:
     def profile(self, artifact: str, settings: Mapping[str, Any], inputs: Sequence[Any]) -> Mapping[str, float]:
         """Return milliseconds per inference by layer, with one thread and inputs of the engine's choice.
 
-        What follows a layer counts for it; transposes are `(layout)`. Empty where the profiler is not at hand, does
-        not know the engine's version, or finds kernels that do not match the layers of the file one to one.
+        What follows a layer counts for it; transposes are `(layout)`. Empty where the profiler does not know the
+        engine's version, or finds kernels that do not match the layers of the file one to one.
         """
-        if not _PROFILER.is_file():
-            return {}
-        profiler = runpy.run_path(str(_PROFILER))
+        from edgeprune.runtimes._litert_profile import layers_ms
+
         session = self.open(artifact, settings)
-        layers_ms: Mapping[str, float] = profiler["layers_ms"](artifact, session.interpreter, session.version)
-        return layers_ms
+        return layers_ms(artifact, session.interpreter, session.version)
 
 
 class _Session:
@@ -81,12 +76,37 @@ class _Session:
         self._outputs = [end["index"] for end in outputs]
         self.input_shapes = [tuple(int(size) for size in end["shape"]) for end in inputs]
         self.input_types = [end["dtype"].__name__ for end in inputs]
+        self.facts = {"operators": _placement(self.interpreter)}
 
     def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
         for index, array in zip(self._inputs, inputs):
             self.interpreter.set_tensor(index, array)
         self.interpreter.invoke()
         return [self.interpreter.get_tensor(index) for index in self._outputs]
+
+
+def _placement(interpreter: Any) -> Mapping[str, int]:
+    """Return how many operators XNNPACK took, and how many run on the engine's own kernels.
+
+    The engine lists the operators of the file, then one more for each part that the delegate took; what is not
+    behind one of these is followed back from the outputs.
+    """
+    operators = interpreter._get_ops_details()
+    parts = [operator for operator in operators if _is_delegate(operator)]
+    maker = {output: operator for operator in operators for output in operator["outputs"]}  # the last one wins: a part
+    wanted, seen = [end["index"] for end in interpreter.get_output_details()], set()
+    while wanted:
+        made_by = maker.get(wanted.pop())
+        if made_by is not None and made_by["index"] not in seen:
+            seen.add(made_by["index"])
+            wanted += list(made_by["inputs"])
+    own = sum(operator["index"] in seen for operator in operators if not _is_delegate(operator))
+    counts = {"XNNPACK": len(operators) - len(parts) - own, "built-in kernels": own}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _is_delegate(operator: Mapping[str, Any]) -> bool:
+    return "delegate" in str(operator["op_name"]).lower()
 
 
 def _ends(interpreter: Any) -> tuple[list[Any], list[Any]]:

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
     from edgeprune.contracts import BuildRequest
 
-_KERNEL = "_kernel_time"
 _PROFILED_RUNS = 20
-# What the engine puts between the nodes of the graph.
-_OWN_OPERATORS = ("ReorderInput", "ReorderOutput")
-_OWN_NODES = ("gemm_input_reshape", "gemm_output_reshape")
 # ONNX Runtime calls its tensor types after C.
 _TYPES = {"float": "float32", "double": "float64", "half": "float16"}
 _MISSING = "{} is asked for, and this onnxruntime {} has {}; install the build that has it, or change `providers`"
@@ -38,6 +34,7 @@ class OnnxRuntime:
     format = "onnx"
     precisions = ("fp32", "fp16", "int8")
     requirements = ("onnxruntime>=1.14", "numpy")
+    companions = ("edgeprune.runtimes._onnxruntime_profile",)
 
     def unavailable(self) -> str:
         """Say whether the package is missing."""
@@ -75,13 +72,15 @@ class OnnxRuntime:
 
         A fused kernel counts for the layer that it starts with. Profiling itself slows the engine down.
         """
+        from edgeprune.runtimes._onnxruntime_profile import by_layer
+
         with tempfile.TemporaryDirectory() as folder:
             session = _session(artifact, settings, profile_prefix=str(Path(folder) / "profile"))
             feed = dict(zip((end.name for end in session.get_inputs()), inputs))
             for _ in range(_PROFILED_RUNS):
                 session.run(None, feed)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        return _by_layer(events)
+        return by_layer(events)
 
 
 class _Session:
@@ -89,6 +88,7 @@ class _Session:
         import onnxruntime
 
         self.version = onnxruntime.__version__
+        self.facts = {"operators": _placement(session)}
         self._session = session
         ends = session.get_inputs()
         self._names = [end.name for end in ends]
@@ -109,6 +109,7 @@ def _session(artifact: str, settings: Mapping[str, Any], profile_prefix: str | N
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.enable_profiling = profile_prefix is not None
     options.profile_file_prefix = profile_prefix or ""
     providers = _providers(settings)
@@ -122,27 +123,19 @@ def _session(artifact: str, settings: Mapping[str, Any], profile_prefix: str | N
     raise ValueError(_MISSING.format(providers[0], onnxruntime.__version__, ", ".join(there)))
 
 
+def _placement(session: Any) -> Mapping[str, int]:
+    """Return how many operators each provider really took; only their names where this version keeps no count."""
+    try:
+        parts = session.get_provider_graph_assignment_info()
+    except AttributeError:
+        return dict.fromkeys(session.get_providers(), 0)
+    counts: dict[str, int] = {}
+    for part in parts:
+        counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
+    return counts
+
+
 def _providers(settings: Mapping[str, Any]) -> list[str]:
     """Return the providers in the order in which they are tried, the processor last."""
     asked = [str(name) for name in settings.get("providers", ())]
     return [*(name for name in asked if name != _CPU), _CPU] if asked != [_CPU] else asked
-
-
-def _by_layer(events: Sequence[Mapping[str, Any]]) -> Mapping[str, float]:
-    layers: dict[str, float] = {}
-    runs = sum(event["name"] == "model_run" for event in events)
-    first_done = min(event["ts"] + event["dur"] for event in events if event["name"] == "model_run")
-    for event in events:
-        if event.get("cat") != "Node" or not event["name"].endswith(_KERNEL) or event["ts"] < first_done:
-            continue  # the first run also packs weights
-        layer = _layer_of(event["name"][: -len(_KERNEL)], event["args"]["op_name"])
-        layers[layer] = layers.get(layer, 0.0) + event["dur"] / 1000 / (runs - 1)
-    return layers
-
-
-def _layer_of(name: str, operator: str) -> str:
-    """Nodes are called `layer` or `layer/Operator`, with `:2` on the second; the engine appends where it fuses."""
-    if operator.startswith(_OWN_OPERATORS) or name.startswith(_OWN_NODES):
-        return "(layout)"
-    layer = name.partition("/")[0].partition(":")[0]
-    return layer[: -len("_nchwc")] if layer.endswith("_nchwc") else layer

@@ -124,7 +124,7 @@ def _run(asked: argparse.Namespace) -> Events:
 def _parse(flags: Sequence[str]) -> argparse.Namespace:
     """Read the agent's flags, each with its value."""
     given = {flag.removeprefix("--"): value for flag, value in zip(flags[::2], flags[1::2], strict=False)}
-    asked = {key: json.loads(given.get(key, "{}")) for key in ("settings", "options")}
+    asked = {key: json.loads(given.get(key, "{}")) for key in ("settings", "options", "companions")}
     return argparse.Namespace(**{"inputs": None, **given, **asked})
 
 

@@ -131,6 +131,28 @@ class LayerTimes:
 
 
 @dataclass(frozen=True)
+class RankedLayer:
+    """One layer that the method can factorise, and what became of it.
+
+    It is "factorised", left "whole" because its ranks are worth more than their time, or "slower" because no chain of
+    it was measured to be faster. `chain_ms` is that of the rank that was taken, else of the fastest one; both times are
+    of the layers alone on the target, None where latency was not limited. `energies` are the parts of the layer's
+    energy by rank, before and after the method trained (the latter empty where it does not); `kept_energy` is what the
+    rank holds of the latest of them.
+    """
+
+    layer: str
+    scheme: str
+    state: Literal["factorised", "whole", "slower"]
+    rank: tuple[int, ...]
+    layer_ms: float | None
+    chain_ms: float | None
+    kept_energy: float
+    energies: tuple[float, ...]
+    trained_energies: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Result:
     """All of `result.json`; `kind` is how the target measures: "real", "icount" or "emulated".
 
@@ -160,6 +182,7 @@ class Result:
     recovery: tuple[Epoch, ...] = ()
     proofs: tuple[Proof, ...] = ()
     layers: LayerTimes = field(default_factory=LayerTimes)
+    ranked_layers: tuple[RankedLayer, ...] = ()
     warnings: tuple[str, ...] = ()
     search_ended: str = ""
     schema: int = SCHEMA

@@ -45,7 +45,7 @@ def test_a_measurement_holds_its_samples_and_its_origin(measured, exported):
     assert measured.artifact_sha256 == sha256_of(exported.onnx)
     assert measured.size_bytes == exported.onnx.stat().st_size
     assert (measured.target, measured.kind, measured.runtime) == ("host", "real", "onnxruntime")
-    assert measured.environment["settings"] == {"threads": 1}
+    assert measured.environment["settings"] == {"threads": 1, "precision": "fp32"}
 
 
 def test_a_measurement_survives_json(measured):

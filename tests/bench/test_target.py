@@ -32,7 +32,7 @@ def test_a_file_is_a_target_too(tmp_path):
     assert target == Target(
         name="mine", description="My board", runtime="onnxruntime", threads=4, settings={"spin": True}
     )
-    assert target.engine_settings() == {"spin": True, "threads": 4}
+    assert target.engine_settings() == {"spin": True, "threads": 4, "precision": "fp32"}
     with pytest.raises(dataclasses.FrozenInstanceError):
         target.threads = 1
 
@@ -125,5 +125,5 @@ def test_a_broken_target_stays_listed_with_its_reason(tmp_path, monkeypatch):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(UnknownNameError, match=r"Known: emulated-.*, host, host-litert, jetson"):
+    with pytest.raises(UnknownNameError, match=r"Known: emulated-.*, host, host-litert, host-tensorrt, jetson"):
         load_target("zzz")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +20,10 @@ from edgeprune.contracts import BuildRequest
 from edgeprune.network.export import export_network
 
 RUNTIMES = registry.entries("runtimes")
-_BESIDE = [entry.path.with_name(f"_{entry.path.stem}_profile.py") for entry in RUNTIMES.values()]
+_COMPANIONS = {name: getattr(registry.load("runtimes", name), "companions", ()) for name in RUNTIMES}
+_BESIDE = [Path(importlib.util.find_spec(module).origin) for names in _COMPANIONS.values() for module in names]
 _OURS = [Path(module.__file__) for module in (agent, checkup, telemetry)]
-BOARD_FILES = [*(entry.path for entry in RUNTIMES.values()), *filter(Path.is_file, _BESIDE), *_OURS]
+BOARD_FILES = [*(entry.path for entry in RUNTIMES.values()), *_BESIDE, *_OURS]
 SETTINGS = {"threads": 1}
 
 
@@ -39,6 +44,8 @@ def network():
 
 @pytest.fixture(scope="module")
 def artifact(runtime, network, inputs, tmp_path_factory):
+    if runtime.unavailable():
+        pytest.skip(runtime.unavailable())
     folder = tmp_path_factory.mktemp("built")
     exported = export_network(network, (inputs,), folder, simplify=False)
     out = folder / f"artifact.{runtime.format}"
@@ -55,6 +62,24 @@ def artifact(runtime, network, inputs, tmp_path_factory):
 @pytest.mark.parametrize("path", BOARD_FILES, ids=str)
 def test_board_files_are_python_3_8(path):
     ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("name", sorted(RUNTIMES))
+def test_the_board_half_and_its_companions_need_nothing_of_edgeprune(name, tmp_path):
+    """As on a board: an interpreter that has no edgeprune gets the files under names that say nothing."""
+    files = {module: tmp_path / f"{number}.py" for number, module in enumerate(_COMPANIONS[name])}
+    for module, path in files.items():
+        path.write_bytes(Path(importlib.util.find_spec(module).origin).read_bytes())
+    runtime = tmp_path / "runtime.py"
+    runtime.write_bytes(RUNTIMES[name].path.read_bytes())
+    code = (
+        "import json, runpy, sys; sys.modules['edgeprune'] = None; agent = runpy.run_path(sys.argv[1]);"
+        "print(type(agent['load_runtime'](sys.argv[2], json.loads(sys.argv[3]))).__name__)"
+    )
+    beside = json.dumps({module: str(path) for module, path in files.items()})
+    command = [sys.executable, "-I", "-c", code, agent.__file__, str(runtime), beside]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == registry.load("runtimes", name).__name__, done.stderr
 
 
 def test_every_runtime_has_a_first_sentence_and_no_problem():

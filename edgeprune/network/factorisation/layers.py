@@ -102,6 +102,18 @@ def factorised_layer(choice: Choice, rank: Rank) -> nn.Sequential:
     return nn.Sequential(*layers).train(choice.layer.training)
 
 
+def empty_chain(choice: Choice, rank: Rank) -> nn.Sequential:
+    """Return the chain with zeros for weights: all that its sizes and its latency depend on."""
+    ranks, sizes = checked_rank(choice, rank), choice.sizes
+    layers = []
+    for part in choice.scheme.parts:
+        inputs, outputs = choice.scheme.widths(part, sizes, ranks)
+        window = [sizes[2 + axis] if axis in part.axes else 1 for axis in (0, 1)]
+        shape = (outputs * choice.groups, inputs // outputs if part.apart else inputs, *window)
+        layers.append(_thin_layer(choice, part, torch.zeros(shape)))
+    return nn.Sequential(*layers)
+
+
 def group_weights(choice: Choice) -> Tensor:
     """The weight in float64: (groups, outputs, inputs, height, width)."""
     weight = choice.layer.weight.detach().double()

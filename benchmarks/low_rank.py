@@ -1,0 +1,204 @@
+"""What decomposing costs without fine-tuning: trained rank pruning beside direct decompositions of the same MACs.
+
+`python -m benchmarks.low_rank [--parts 0.6 0.45] [--epochs 5] [--full]` needs EDGEPRUNE_DATA. It takes the pretrained
+ResNet-20, chooses ranks for every method that leave the same part of the multiply-accumulates, and writes
+results/low_rank.json and results/low_rank.md. The short mode trains on 10,000 pictures of CIFAR-10 and judges by 5,000
+of the test set; `--full` trains from scratch for 164 epochs on all 50,000, for a machine with a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks.data import cifar10, cifar10_fifth, data_file
+from benchmarks.networks import resnet20
+from edgeprune import registry
+from edgeprune.contracts import Context, Method
+from edgeprune.files import write_text
+from edgeprune.network.batches import count_batches
+from edgeprune.network.counting import count_macs, count_parameters
+from edgeprune.network.data import Data
+from edgeprune.network.evaluation import evaluate
+from edgeprune.network.groups import Allocation, Scores, Structure
+from edgeprune.network.proof import check_plan
+from edgeprune.network.shaping import Shaping
+from edgeprune.network.steps import estimated_macs, ordered_steps
+from edgeprune.network.structure import network_structure
+from edgeprune.network.surgery import apply
+from edgeprune.network.training import Guides, RecoverySettings, recover
+from edgeprune.terminal import TerminalProgress
+
+_RESULTS = Path(__file__).parent / "results"
+_INPUTS = (torch.zeros(1, 3, 32, 32),)
+_SHORT = RecoverySettings(epochs=5, learning_rate=0.01, weight_decay=1e-4)
+_FULL = RecoverySettings(epochs=164, learning_rate=0.1, weight_decay=1e-4, distillation=0.0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method at one part of the MACs; accuracies 0..1, `before` and `after` the decomposition."""
+
+    method: str
+    part: float
+    macs: int
+    parameters: int
+    layers: int
+    accuracy_before: float
+    accuracy_after: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every method is given."""
+
+    network: nn.Module
+    data: Data
+    part: float
+    settings: RecoverySettings
+    from_scratch: bool
+
+
+def decomposed(name: str, task: Task) -> Line:
+    """Shape where the method trains, decompose at the part of the MACs, prove it, and judge both networks."""
+    started = time.monotonic()
+    method: Method = registry.load("methods", name)()
+    network = copy.deepcopy(task.network)
+    context = Context(network, _INPUTS, network_structure(network, _INPUTS), task.data, 0)
+    context = replace(context, structure=method.units(context))
+    scores = method.score(replace(context, network=copy.deepcopy(network)))
+    allocation = allocation_at(task.part, context.structure, scores)
+    if method.trains:
+        _train(method, context, allocation, task)
+    plan = method.plan(context.structure, scores, allocation)
+    thin = apply(plan, network, _INPUTS)
+    check_plan(network, thin, plan, _INPUTS)
+    return Line(
+        method=name,
+        part=task.part,
+        macs=count_macs(thin, _INPUTS),
+        parameters=count_parameters(thin),
+        layers=len(plan.factorisations),
+        accuracy_before=evaluate(network, task.data),
+        accuracy_after=evaluate(thin, task.data),
+        seconds=time.monotonic() - started,
+    )
+
+
+def allocation_at(part: float, structure: Structure, scores: Scores) -> Allocation:
+    """Return the ranks that lose least energy while the network needs at most a part of its MACs."""
+    allocation: dict[str, int] = {}
+    whole = estimated_macs(structure, {})
+    for step in ordered_steps(structure, scores, 1, per_mac=False):
+        if estimated_macs(structure, allocation) <= part * whole:
+            break
+        allocation[step.group] = step.kept
+    return allocation
+
+
+def _train(method: Method, context: Context, allocation: Allocation, task: Task) -> None:
+    settings, data = task.settings, task.data
+    shaping = Shaping(method, context, allocation, settings.epochs * count_batches(data.train))
+    guides = Guides(teacher=None if task.from_scratch else task.network, shaping=shaping)
+    with tempfile.TemporaryDirectory() as folder:
+        recover(context.network, data, settings, guides, Path(folder) / "shaping.checkpoint", TerminalProgress())
+    shaping.finish()
+
+
+def step_seconds(network: Callable[[], nn.Module], shaped: bool, steps: int = 40) -> float:
+    """Return the median seconds of a training step of 128 pictures, with or without trained rank pruning."""
+    torch.manual_seed(0)
+    net = network()
+    method: Method = registry.load("methods", "trained-rank-pruning")()
+    context = Context(net, _INPUTS, network_structure(net, _INPUTS), None, 0)
+    context = replace(context, structure=method.units(context))
+    scores = method.score(replace(context, network=copy.deepcopy(net)))
+    shaping = Shaping(method, context, allocation_at(0.5, context.structure, scores), steps)
+    optimiser = torch.optim.SGD(net.parameters(), 0.01, 0.9)
+    images, labels = torch.randn(128, 3, 32, 32), torch.randint(0, 10, (128,))
+    net.train()
+    begin = time.perf_counter()
+    for _ in range(steps):
+        if shaped:
+            shaping.before_step(0.01)
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(images), labels).backward()
+        if shaped:
+            shaping.after_backward()
+        optimiser.step()
+        if shaped:
+            shaping.after_step()
+    return (time.perf_counter() - begin) / steps
+
+
+def table(lines: Sequence[Line]) -> str:
+    """Return the lines as a Markdown table."""
+    rows = [
+        "| method | MACs | parameters | layers decomposed | accuracy before | after, no fine-tuning | drop |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    whole = count_macs(resnet20(), _INPUTS)
+    rows += [
+        f"| {line.method} | {line.macs / 1e6:.1f} M (1/{whole / line.macs:.2f}) | {line.parameters / 1e3:.0f} K "
+        f"| {line.layers} | {line.accuracy_before:.2%} | {line.accuracy_after:.2%} "
+        f"| {100 * (line.accuracy_before - line.accuracy_after):.2f} pt |"
+        for line in lines
+    ]
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Run every method at every part, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", nargs="*", type=float, default=[0.6, 0.45])
+    parser.add_argument("--methods", nargs="*", default=["trained-rank-pruning", "spatial-svd", "tucker", "cp"])
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--full", action="store_true")
+    arguments = parser.parse_args()
+    settings = _FULL if arguments.full else _SHORT
+    settings = replace(settings, epochs=arguments.epochs or settings.epochs)
+    data = cifar10() if arguments.full else cifar10_fifth()
+    network = resnet20()
+    if not arguments.full:
+        network.load_state_dict(torch.load(data_file("cifar10-resnet20.pt"), weights_only=True))
+    network.eval()
+    if torch.cuda.is_available():
+        network.cuda()
+    lines = []
+    for part in arguments.parts:
+        task = Task(network, data, part, settings, arguments.full)
+        for name in arguments.methods:
+            lines.append(decomposed(name, task))
+            print(table(lines[-1:]).splitlines()[-1], flush=True)
+            _write(lines, arguments.full, settings)
+
+
+def _write(lines: Sequence[Line], full: bool, settings: RecoverySettings) -> None:
+    stem = "low_rank_full" if full else "low_rank"
+    write_text(_RESULTS / f"{stem}.json", json.dumps([asdict(line) for line in lines], indent=1) + "\n")
+    write_text(_RESULTS / f"{stem}.md", _heading(full, settings) + table(lines) + "\n")
+
+
+def _heading(full: bool, settings: RecoverySettings) -> str:
+    start = "from scratch on all of CIFAR-10" if full else "from the pretrained weights, on 10,000 pictures"
+    return (
+        "# Decomposing ResNet-20 without fine-tuning\n\n"
+        f"Trained rank pruning trains {settings.epochs} epochs {start}, then every method decomposes at the same part "
+        "of the multiply-accumulates, and nothing is trained after it. The other methods decompose the network as it "
+        "came.\n\n"
+        f"Regenerate with `python -m benchmarks.low_rank{' --full' if full else ''}`.\n\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""A layer is factorised only where that is faster on the target: both times, measured, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgeprune.errors import UsageError
+from edgeprune.verdict.result import RankedLayer
+
+if TYPE_CHECKING:
+    from edgeprune.bench.layer_cost import LayerCosts
+    from edgeprune.contracts import Problem
+    from edgeprune.network.groups import Allocation, Factorisation, Group, Structure
+    from edgeprune.run.workbench import Workbench
+
+STAGE = "ranks"
+
+
+def faster_ranks(bench: Workbench, problem: Problem) -> Problem:
+    """Return the problem with those ranks only whose chains are faster than their layer, as measured alone.
+
+    Every candidate is put on the disk with both times. A layer without such a rank stays whole; raises UsageError
+    where nothing else can be cut.
+    """
+    structure, costs = problem.structure, problem.costs
+    if costs is None or not structure.factorisations:
+        return problem
+    if not bench.folder.trials(STAGE):
+        for candidate in candidates(structure.factorisations, costs):
+            bench.folder.append_trial(candidate)
+    counts = {found.group: _faster(found, costs) for found in structure.factorisations}
+    groups = tuple(group for group in structure.groups if counts.get(group.name, (group.size,)))
+    slower = sum(not faster for faster in counts.values())
+    bench.progress.say(
+        f"{len(counts) - slower} of {len(counts)} layers are faster as chains on {bench.job.target.name}"
+    )
+    if not groups:
+        raise UsageError(f"No layer of this network gets faster as a chain: {_nearest(structure, costs)}.")
+    limited = tuple(_limited(group, counts) for group in groups)
+    return replace(problem, structure=replace(structure, groups=limited))
+
+
+def candidates(factorisations: Sequence[Factorisation], costs: LayerCosts) -> list[dict[str, Any]]:
+    """Return every measured chain beside its layer, as lines for `trials.jsonl`."""
+    return [
+        {
+            "stage": STAGE,
+            "layer": found.layer,
+            "scheme": found.scheme,
+            "rank": list(found.ranks[count - 1]),
+            "layer_ms": costs.layers[found.layer].whole_ms,
+            "chain_ms": sum(costs.chains[found.layer][count]),
+            "rejected": "" if count in _faster(found, costs) else "the chain is not faster than the layer",
+        }
+        for found in factorisations
+        for count, _ in found.chains
+    ]
+
+
+def ranked_layers(bench: Workbench, problem: Problem, allocation: Allocation) -> tuple[RankedLayer, ...]:
+    """Return what became of each layer that has ranks, with its spectra before and after the training."""
+    free = {group.name for group in problem.structure.groups}
+    saved = bench.folder.recall("scores-shaped") or {}
+    found = []
+    for one in problem.structure.factorisations:
+        kept = allocation.get(one.group, len(one.ranks)) if one.group in free else len(one.ranks)
+        state: Literal["factorised", "whole", "slower"] = "slower" if one.group not in free else "whole"
+        state = "factorised" if kept < len(one.ranks) else state
+        shown = kept if state == "factorised" else _fastest(one, problem.costs)
+        before, after = problem.scores[one.group], tuple(saved.get(one.group, ()))
+        latest = after or before
+        found.append(
+            RankedLayer(
+                layer=one.layer,
+                scheme=one.scheme,
+                state=state,
+                rank=one.ranks[shown - 1],
+                layer_ms=problem.costs.layers[one.layer].whole_ms if problem.costs else None,
+                chain_ms=sum(problem.costs.chains[one.layer][shown]) if problem.costs else None,
+                kept_energy=sum(latest[:kept]) / (sum(latest) or 1.0),
+                energies=before,
+                trained_energies=after,
+            )
+        )
+    return tuple(found)
+
+
+def left_whole(structure: Structure) -> tuple[str, ...]:
+    """Return a warning for each layer that could not be factorised."""
+    return tuple(
+        f"The layer {item.name} stays whole: {item.reason}."
+        for item in structure.quarantined
+        if item.operation == "factorise"
+    )
+
+
+def _faster(found: Factorisation, costs: LayerCosts) -> tuple[int, ...]:
+    """The counts whose chains were measured to be faster than the layer."""
+    layer_ms = costs.layers[found.layer].whole_ms
+    return tuple(count for count, _ in found.chains if sum(costs.chains[found.layer][count]) < layer_ms)
+
+
+def _limited(group: Group, counts: Mapping[str, tuple[int, ...]]) -> Group:
+    return replace(group, counts=(*counts[group.name], group.size)) if group.name in counts else group
+
+
+def _fastest(found: Factorisation, costs: LayerCosts | None) -> int:
+    if costs is None:
+        return found.chains[0][0]
+    return min((count for count, _ in found.chains), key=lambda count: sum(costs.chains[found.layer][count]))
+
+
+def _nearest(structure: Structure, costs: LayerCosts) -> str:
+    """The chain that comes nearest to its layer, with both times."""
+    lines = candidates(structure.factorisations, costs)
+    best = min(lines, key=lambda line: line["chain_ms"] / line["layer_ms"])
+    return (
+        f"{best['layer']} takes {best['layer_ms']:.3g} ms whole and {best['chain_ms']:.3g} ms at rank "
+        f"{'x'.join(map(str, best['rank']))}. Choose a method that prunes channels, or another scheme"
+    )
