@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -93,36 +93,38 @@ def zero_positions(model: nn.Module, positions: Positions) -> None:
             tensors[name].index_fill_(dim, torch.tensor(some, device=tensors[name].device), 0)
 
 
-def remove_positions(model: nn.Module, positions: Positions) -> None:
-    """Take positions out of parameters and buffers, in place; every holder of a shared tensor gets the new one."""
-    tensors = named_tensors(model)
-    wanted: dict[str, Tensor] = {}
+def tensors_without(model: nn.Module, positions: Positions) -> dict[int, Tensor]:
+    """Parameters and buffers that lose positions, cut, by the identity of the tensor that each takes the place of."""
+    tensors, wanted = named_tensors(model), dict[str, Tensor]()
     for (name, dim), some in positions.items():
         tensor = wanted.get(name, tensors[name].detach())
         keep = torch.ones(tensor.shape[dim], dtype=torch.bool)
         keep[list(some)] = False
         wanted[name] = tensor.index_select(dim, keep.nonzero().flatten().to(tensor.device))
-    replace_tensors(model, {id(tensors[name]): tensor for name, tensor in wanted.items()})
+    return {id(tensors[name]): _like(tensors[name], tensor) for name, tensor in wanted.items()}
 
 
-def replace_tensors(model: nn.Module, by_id: Mapping[int, Tensor]) -> None:
-    """Put new tensors in the place of old ones, wherever in the model these are held."""
-    fresh: dict[int, nn.Parameter] = {}
+def _like(old: Tensor, new: Tensor) -> Tensor:
+    return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
+
+
+def give_own_tensors(model: nn.Module, cut: Mapping[int, Tensor]) -> None:
+    """Put the cut tensors in their places and copies in all others, in place; what was shared stays shared."""
+    fresh = dict(cut)
     for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and id(parameter) in by_id:
-                tensor = by_id[id(parameter)]
-                made = fresh.setdefault(id(parameter), nn.Parameter(tensor, requires_grad=parameter.requires_grad))
-                module._parameters[name] = made
-        for name, buffer in module._buffers.items():
-            if buffer is not None and id(buffer) in by_id:
-                module._buffers[name] = by_id[id(buffer)]
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    held[name] = fresh.setdefault(id(tensor), _like(tensor, tensor.detach().clone()))  # type: ignore[assignment]
 
 
-def copied(model: Network) -> Network:
-    """A deep copy; raises ModelError where the network holds something that cannot be copied."""
+def copied(model: Network, instead: Mapping[int, Tensor] | None = None) -> Network:
+    """A deep copy, with other tensors `instead` of some, by identity.
+
+    Raises ModelError where the network holds something that cannot be copied.
+    """
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, dict[int, Any](instead or {}))
     except (RuntimeError, TypeError, NotImplementedError) as error:
         remedy = "Remove what cannot be deep-copied from it."
         raise ModelError(f"The network cannot be copied: {error}. {remedy}") from error

@@ -31,9 +31,7 @@ def network_from_exported_program(program: torch.export.ExportedProgram) -> nn.M
             graph.erase_node(node)
     graph.eliminate_dead_code()
     # NOTE: a fresh GraphModule leaves behind the train() and eval() that refuse, and the hooks that check shapes.
-    network = fx.GraphModule(exported, graph, "Exported")
-    network.recompile()
-    return network.eval()
+    return fx.GraphModule(exported, graph, "Exported").eval()
 
 
 def _counts_batches(node: fx.Node) -> bool:

@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from edgeprune.errors import ExportError
+from edgeprune.errors import ModelError
 from edgeprune.network.coupling.call import tensors_in
 from edgeprune.network.coupling.ledger import Flags
-from edgeprune.network.coupling.ride import FAILURES, Ride, Trace, as_inputs, evaluating, trace_network
-from edgeprune.network.exported import network_from_exported_program
+from edgeprune.network.coupling.ride import FAILURES, Ride, Trace, as_inputs, trace_network
 from edgeprune.network.following import alive, expected_shape
 
-REFUSALS = (*FAILURES, torch._dynamo.exc.TorchDynamoException)
 _ATEN = torch.ops.aten
 _SAME_NAME = {"group": "num_groups"}  # the argument of an operation inside -> that of the operation in the graph
 
@@ -56,46 +54,14 @@ def trace_graph(graph: fx.GraphModule, example_inputs: Any) -> tuple[Trace, dict
 
     def run(model: nn.Module, inputs: Any, ride: Ride) -> Any:
         recorder = _Recorder(graph, ride)
-        out = recorder.run(*as_inputs(inputs))
+        try:
+            out = recorder.run(*as_inputs(inputs))
+        except FAILURES as error:
+            raise ModelError(f"The graph does not run: {type(error).__name__}: {error}") from error
         records.update(recorder.nodes)
         return out
 
     return trace_network(graph, example_inputs, run), records
-
-
-def exported_network(model: nn.Module, example_inputs: Any) -> fx.GraphModule:
-    """The network as a graph of plain operations; raises ExportError where torch.export refuses it.
-
-    The graph takes any batch size where torch.export can follow it, and that of the example inputs otherwise.
-    """
-    inputs = as_inputs(example_inputs)
-    with evaluating(model):
-        program = _any_batch(model, inputs)
-        if program is None:
-            try:
-                program = torch.export.export(model, inputs, strict=False)
-            except REFUSALS as error:
-                raise ExportError(f"torch.export refuses the network: {type(error).__name__}: {error}") from error
-        graph = network_from_exported_program(program)
-    if not isinstance(graph, fx.GraphModule):
-        raise ExportError("The exported program gave no graph.")
-    return graph
-
-
-def _any_batch(model: nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram | None:
-    """The program with an open first axis; None where the inputs share none or the network fixes it."""
-    sizes = {value.shape[0] if value.dim() else 0 for value in inputs if isinstance(value, Tensor)}
-    if len(sizes) != 1 or 0 in sizes or not all(isinstance(value, Tensor) for value in inputs):
-        return None
-    # torch.export takes a size of one for a fixed number, so such a batch is shown to it twice.
-    shown = tuple(torch.cat([value, value]) if sizes == {1} else value for value in inputs)
-    shapes = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
-    try:
-        program = torch.export.export(model, shown, dynamic_shapes=shapes, strict=False)
-        network_from_exported_program(program)(*inputs)
-    except REFUSALS:
-        return None
-    return program
 
 
 def patch_graph(cut: fx.GraphModule, records: dict[str, NodeRecord], trace: Trace, dead: Flags) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from edgeprune.errors import ExportError, UnknownNameError
 from edgeprune.network.attention import convert_attention
@@ -18,14 +18,16 @@ from edgeprune.network.cutting import (
     Network,
     Positions,
     copied,
+    give_own_tensors,
     named_tensors,
     positions_of,
-    remove_positions,
     removed_units,
+    tensors_without,
 )
 from edgeprune.network.factorisation.applying import factorised
 from edgeprune.network.following import FixedSizeError, Removal, first_failure, follow_sizes, refusal
-from edgeprune.network.graph_sizes import NodeRecord, exported_network, patch_graph, trace_graph
+from edgeprune.network.graph_export import exported_networks
+from edgeprune.network.graph_sizes import NodeRecord, patch_graph, trace_graph
 from edgeprune.network.groups import Group, Structure
 from edgeprune.network.merging import merge_readers, merges
 from edgeprune.network.plan import Plan, PruneChannels
@@ -60,18 +62,19 @@ def _apply_cuts(plan: Plan, model: nn.Module, example_inputs: Any, via: Via) -> 
     if isinstance(model, fx.GraphModule) and via != "export":
         trace, records = trace_graph(model, example_inputs)
         seen = look(trace)
-        return _cut_graph(plan, merged(plan, model, seen.structure.groups), seen, records)
+        source = merged(plan, model, seen.structure.groups)
+        return _cut_graph(plan, source if source is not model else copied(model), seen, records)
     seen = look(trace_network(model, example_inputs))
     removed = removed_units(plan, seen.structure.groups)
     model = merged(plan, model, seen.structure.groups)
     if via == "export":
-        return _apply_to_graph(plan, model, example_inputs, seen.structure.groups)
+        return _apply_to_graph(plan, model, example_inputs, seen)
     try:
         return _cut_modules(removed, model, seen)
     except FixedSizeError:
         if via == "modules":
             raise
-        return _apply_to_graph(plan, model, example_inputs, seen.structure.groups)
+        return _apply_to_graph(plan, model, example_inputs, seen)
 
 
 def merged(plan: Plan, model: Network, groups: Sequence[Group]) -> Network:
@@ -120,17 +123,30 @@ def _cut_modules(removed: Mapping[str, tuple[int, ...]], model: nn.Module, seen:
     return cut
 
 
-def _apply_to_graph(plan: Plan, model: nn.Module, example_inputs: Any, groups: Sequence[Group]) -> nn.Module:
+def _apply_to_graph(plan: Plan, model: nn.Module, example_inputs: Any, first: Look) -> nn.Module:
     """Cut the exported graph by the names that the groups of the network have there."""
-    graph = exported_network(model, example_inputs)
-    trace, records = trace_graph(graph, example_inputs)
+    graph, trace, records = _traced_export(model, example_inputs, first.trace)
     seen = look(trace)
-    names = _counterparts(groups, seen.structure.groups)
+    names = _counterparts(first.structure.groups, seen.structure.groups)
     missing = [edit.group for edit in plan.cuts if edit.group not in names]
     if missing:
         raise ExportError(f"Group {missing[0]!r} is not the same in the exported graph; leave it whole.")
     edits = tuple(PruneChannels(names[edit.group], edit.keep) for edit in plan.cuts)
     return _cut_graph(Plan(edits), graph, seen, records)
+
+
+def _traced_export(
+    model: nn.Module, example_inputs: Any, trace: Trace
+) -> tuple[fx.GraphModule, Trace, dict[str, NodeRecord]]:
+    """The exported graph, for any batch size if that one runs, and what it did on the example inputs."""
+    sizes = {size for step in trace.steps for shape in step.shapes for size in shape}
+    complaint: ModelError | None = None
+    for graph in exported_networks(model, example_inputs, sizes):
+        try:
+            return graph, *trace_graph(graph, example_inputs)
+        except ModelError as error:
+            complaint = error
+    raise ExportError(f"The exported graph does not run: {complaint}") from complaint
 
 
 def _counterparts(groups: Sequence[Group], others: Sequence[Group]) -> dict[str, str]:
@@ -149,12 +165,15 @@ def _owned(group: Group) -> list[tuple[int, str, tuple[tuple[int, ...], ...]]]:
     return sorted((piece.dim, piece.role, piece.index) for piece in group.slices)
 
 
-def _cut_graph(plan: Plan, graph: fx.GraphModule, seen: Look, records: dict[str, NodeRecord]) -> nn.Module:
+def _cut_graph(plan: Plan, cut: fx.GraphModule, seen: Look, records: dict[str, NodeRecord]) -> nn.Module:
+    """Cut a graph in place; only its tensors may still be those of the network."""
     removed = removed_units(plan, seen.structure.groups)
-    cut = cut_copy(graph, positions_of(seen.structure.groups, removed, None), seen.structure)
+    positions = positions_of(seen.structure.groups, removed, None)
+    before = {name: tuple(tensor.shape) for name, tensor in named_tensors(cut).items()}
+    give_own_tensors(cut, tensors_without(cut, positions))
+    _follow(cut, positions, seen.structure, before)
     gone = removal(seen, removed)
-    if isinstance(cut, fx.GraphModule):
-        patch_graph(cut, records, seen.trace, gone.dead)
+    patch_graph(cut, records, seen.trace, gone.dead)
     failure = first_failure(cut, seen.trace, gone.dead)
     if failure is not None:
         raise refusal(seen.trace, gone, failure) from failure.error
@@ -180,10 +199,14 @@ def removal(seen: Look, removed: Mapping[str, Sequence[int]]) -> Removal:
 
 def cut_copy(model: nn.Module, positions: Positions, structure: Structure) -> nn.Module:
     """A copy without these positions, whose PyTorch layers know their new sizes."""
-    cut = copied(model)
-    before = {name: tuple(tensor.shape) for name, tensor in named_tensors(cut).items()}
+    before = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
+    cut = copied(model, tensors_without(model, positions))
+    _follow(cut, positions, structure, before)
+    return cut
+
+
+def _follow(cut: nn.Module, positions: Positions, structure: Structure, before: dict[str, tuple[int, ...]]) -> None:
+    """Tell PyTorch's layers their new sizes, in place."""
     carried = frozenset(piece.tensor for group in structure.groups for piece in group.slices if piece.role == "carrier")
-    remove_positions(cut, positions)
     follow_shapes(cut, carried, before)
     convert_attention(cut, frozenset(name for name, _ in positions))
-    return cut
