@@ -1,10 +1,11 @@
 """Finds and cuts the coupled channels of many networks, and proves every cut.
 
-    python -m benchmarks.coverage --out benchmarks/results/coverage.jsonl            everything, ours
-    python -m benchmarks.coverage --peer --out benchmarks/results/coverage_peer.jsonl   Torch-Pruning, same networks
-    python -m benchmarks.coverage --summary benchmarks/results/coverage.jsonl        the table
+    python -m benchmarks.coverage --peer                                      everything: ours, then Torch-Pruning
+    python -m benchmarks.coverage --only resnet18 --out /tmp/coverage.jsonl   ours, one network
+    python -m benchmarks.coverage --summary benchmarks/results/coverage.jsonl the table
 
-One line of JSON for each network, appended at once; a network that is already there is not run again.
+One line of JSON for each network and tool, appended at once; one that is already there is not run again. Seconds are
+of processor time on one thread, so that other work on the machine counts little; `wall_s` is the clock's.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from benchmarks.zoo import MOST_PARAMETERS, Entry, build, declare_torchvision, timm_entries, torchvision_entries
 from edgeprune.errors import EdgepruneError
@@ -34,11 +35,14 @@ from edgeprune.network.groups import Structure, coverage
 from edgeprune.network.plan import Plan, PruneChannels
 from edgeprune.network.selection import allowed_counts, select_units
 from edgeprune.network.structure import network_structure
-from edgeprune.network.surgery import apply
+from edgeprune.network.surgery import apply, fixed_size
 
-LIMIT_S = 120
+OWN, PEER = "edgeprune", "torch-pruning"
+LIMITS_S = {OWN: 120, PEER: 60}  # of processor time; in a run with 120 for both, no peer took between 42 and 120
+SLOW_S = 5
 KEPT_PART = 0.7  # of every group, so that layers between two groups keep about half their work
 Row = dict[str, Any]
+Cut = Callable[[nn.Module, Tensor, Row], None]
 
 
 class LateError(Exception):
@@ -49,7 +53,7 @@ def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/coverage.jsonl"))
-    parser.add_argument("--peer", action="store_true", help="run Torch-Pruning instead")
+    parser.add_argument("--peer", action="store_true", help="run Torch-Pruning afterwards")
     parser.add_argument("--source", choices=("torchvision", "timm"), help="only these networks")
     parser.add_argument("--only", nargs="*", default=[], help="only networks of these names")
     parser.add_argument("--summary", type=Path, help="print the table of a finished run")
@@ -62,20 +66,21 @@ def main() -> None:
     library = declare_torchvision()
     entries = [*torchvision_entries(), *timm_entries(Path(__file__).parent / "results" / "timm_members.json")]
     lines = options.out.read_text().splitlines() if options.out.exists() else []
-    done = {json.loads(line)["name"] for line in lines}
-    for entry in entries:
-        wanted = not options.only or entry.name in options.only
-        if wanted and options.source in (None, entry.source) and f"{entry.source}/{entry.name}" not in done:
-            row = run(entry, peer_cut if options.peer else own_cut)
-            with options.out.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(row["name"], row.get("problem", "ok"), flush=True)
+    done = {(row["tool"], row["name"]) for row in map(json.loads, lines)}
+    for tool, cut in TOOLS.items():
+        for entry in entries if tool == OWN or options.peer else ():
+            wanted = not options.only or entry.name in options.only
+            if wanted and options.source in (None, entry.source) and (tool, entry.label) not in done:
+                row = run(entry, tool, cut)
+                with options.out.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(tool, row["name"], row.get("problem", "ok"), flush=True)
     del library
 
 
-def run(entry: Entry, cut: Callable[[nn.Module, Tensor, Row], None]) -> Row:
+def run(entry: Entry, tool: str, cut: Cut) -> Row:
     """Build one network, see that it runs, and cut it within the time limit."""
-    row: Row = {"name": f"{entry.source}/{entry.name}", "load": round(os.getloadavg()[0], 1)}
+    row: Row = {"tool": tool, "name": entry.label, "load": round(os.getloadavg()[0], 1)}
     start_mb = resident_mb()
     network = build(entry)
     row["parameters"] = count_parameters(network)
@@ -83,7 +88,7 @@ def run(entry: Entry, cut: Callable[[nn.Module, Tensor, Row], None]) -> Row:
         return {**row, "skipped": "larger than the benchmark takes"}
     inputs = torch.randn(1, *entry.size)
     try:
-        with torch.no_grad(), time_limit():
+        with torch.no_grad(), time_limit(LIMITS_S[OWN]):
             network(inputs)  # the first run pays for what later ones find ready
             reset_peak()
             row["forward_s"] = timed(lambda: network(inputs))
@@ -91,19 +96,24 @@ def run(entry: Entry, cut: Callable[[nn.Module, Tensor, Row], None]) -> Row:
     except (LateError, *FAILURES) as error:
         return {**row, "skipped": f"does not run: {type(error).__name__} {error}"[:200]}
     row["start_mb"] = start_mb
+    started = time.perf_counter()
     try:
-        with time_limit():
+        with time_limit(LIMITS_S[tool]):
             cut(network, inputs, row)
     except (EdgepruneError, *FAILURES) as error:
         row["problem"] = f"{type(error).__name__}: {error}"[:400]
     except LateError:
-        row["problem"] = f"not done in {LIMIT_S} s of processor time"
+        row["problem"] = f"not done in {LIMITS_S[tool]} s of processor time"
+    row["wall_s"] = round(time.perf_counter() - started, 2)
     gc.collect()
     return row
 
 
 def own_cut(network: nn.Module, inputs: Tensor, row: Row) -> None:
-    """Groups, a plan of about half the work, the cut and its proof."""
+    """Groups, a plan of about half the work, the cut and its proof.
+
+    `cut_s` is all of `apply`, from the network to its cut copy: it finds the groups itself.
+    """
     reset_peak()
     found: list[Structure] = []
     row["groups_s"] = timed(lambda: found.append(network_structure(network, inputs)))
@@ -113,12 +123,10 @@ def own_cut(network: nn.Module, inputs: Tensor, row: Row) -> None:
     row["quarantined"] = [f"{item.name}: {item.reason} [{item.operation}]" for item in structure.quarantined]
     plan = random_plan(structure)
     cut: list[nn.Module] = []
-    row["via"] = "modules"
-    try:
-        row["cut_s"] = timed(lambda: cut.append(apply(plan, network, inputs)))
-    except EdgepruneError as error:
-        row.update(via="export", fixed_size=str(error)[:300])
-        row["cut_s"] = timed(lambda: cut.append(apply(plan, network, inputs, via="export")))
+    row["cut_s"] = timed(lambda: cut.append(apply(plan, network, inputs, via="auto")))
+    row["via"] = "export" if isinstance(cut[0], fx.GraphModule) else "modules"
+    if row["via"] == "export":
+        row["fixed_size"] = fixed_size(network, inputs)[:300]
     row["macs_left"] = round(count_macs(cut[0], inputs) / count_macs(network, inputs), 4)
     report = check_masked_equivalence(network, cut[0], plan, inputs)
     row.update(proof="exact" if report.exact else "shapes", difference=report.largest_difference)
@@ -151,20 +159,24 @@ def peer_cut(network: nn.Module, inputs: Tensor, row: Row) -> None:
     """Torch-Pruning with its default settings, random importance, the output layers left alone."""
     import torch_pruning  # an optional peer
 
-    row.pop("start_mb")
+    reset_peak()
     before = count_macs(network, inputs)
     width = {tensor.shape[1] for tensor in _tensors(network(inputs)) if tensor.ndim > 1}
     last = [module for module in network.modules() if getattr(module, "out_features", None) in width]
-    started = time.perf_counter()
+    started = time.process_time()
     pruner = torch_pruning.pruner.MetaPruner(
         network, inputs, importance=torch_pruning.importance.RandomImportance(),
         pruning_ratio=1 - KEPT_PART, ignored_layers=last,
     )  # fmt: skip
-    row["groups_s"] = time.perf_counter() - started
-    row["cut_s"] = timed(pruner.step)
+    row["groups_s"] = round(time.process_time() - started, 4)
+    row["groups_mb"] = peak_mb() - row.pop("start_mb")
+    row["cut_s"] = round(row["groups_s"] + timed(pruner.step), 4)
     with torch.no_grad():
         network(inputs)
     row["macs_left"] = round(count_macs(network, inputs) / before, 4)
+
+
+TOOLS: dict[str, Cut] = {OWN: own_cut, PEER: peer_cut}
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -175,14 +187,14 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds of wall clock that some work takes."""
-    started = time.perf_counter()
+    """Seconds of processor time that some work takes."""
+    started = time.process_time()
     work()
-    return round(time.perf_counter() - started, 4)
+    return round(time.process_time() - started, 4)
 
 
 @contextmanager
-def time_limit() -> Iterator[None]:
+def time_limit(seconds: int) -> Iterator[None]:
     """Raise LateError when the time limit is over."""
 
     def stop(*_: Any) -> None:
@@ -190,7 +202,7 @@ def time_limit() -> Iterator[None]:
 
     # Processor time, so that other work on the machine does not count.
     signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
@@ -219,24 +231,43 @@ def _status(field: str) -> float:
 
 
 def summary(rows: list[Row]) -> str:
-    """What share was cut and proved, and the spread of the seconds."""
+    """What share each tool cut and proved, and the spread of the seconds."""
     lines = []
-    for source in ("torchvision", "timm"):
-        mine = [row for row in rows if row["name"].startswith(source) and "skipped" not in row]
-        good = [row for row in mine if "problem" not in row]
-        if mine:
-            lines.append(f"{source}: {len(good)} of {len(mine)} cut ({100 * len(good) / len(mine):.1f} %)")
-            lines += [f"  {key}: {_spread([row[key] for row in good])}" for key in ("groups_s", "cut_s", "macs_left")]
-            # Smaller forwards fit into memory that the process holds already, so their peak says nothing.
-            memory = [
-                row["groups_mb"] / row["forward_mb"] for row in good if row.get("groups_mb") and row["forward_mb"] > 100
-            ]
-            lines += [f"  memory against a forward: {_spread(memory)}"] if memory else []
-            ways = [row.get("via") for row in good]
-            lines.append(f"  via modules {ways.count('modules')}, via export {ways.count('export')}")
-            lines += [f"  {row['name']}: {row['problem']}" for row in mine if "problem" in row]
-    skipped = [row for row in rows if "skipped" in row]
+    for tool in TOOLS:
+        for source in ("torchvision", "timm"):
+            mine = [row for row in rows if row["tool"] == tool and row["name"].startswith(source)]
+            lines += _table(f"{tool}, {source}", [row for row in mine if "skipped" not in row])
+    lines += _against_peer(rows)
+    skipped = [row for row in rows if "skipped" in row and row["tool"] == OWN]
     return "\n".join([*lines, f"not run: {len(skipped)}", *(f"  {row['name']}: {row['skipped']}" for row in skipped)])
+
+
+def _table(title: str, rows: list[Row]) -> list[str]:
+    good = [row for row in rows if "problem" not in row]
+    if not good:
+        return []
+    lines = [f"{title}: {len(good)} of {len(rows)} cut ({100 * len(good) / len(rows):.1f} %)"]
+    lines += [f"  {key}: {_spread([row[key] for row in good])}" for key in ("groups_s", "cut_s", "macs_left")]
+    # Smaller forwards fit into memory that the process holds already, so their peak says nothing.
+    memory = [row["groups_mb"] / row["forward_mb"] for row in good if row["forward_mb"] > 100]
+    lines += [f"  memory against a forward: {_spread(memory)}"] if memory else []
+    slow = sorted((row for row in good if row["cut_s"] > SLOW_S), key=lambda row: -float(row["cut_s"]))
+    lines += [f"  over {SLOW_S} s: {row['name']} {row['cut_s']:.1f} s, via {row.get('via')}" for row in slow]
+    if "via" in good[0]:
+        ways, proofs = [row["via"] for row in good], [row["proof"] for row in good]
+        lines.append(f"  via modules {ways.count('modules')}, via export {ways.count('export')}")
+        lines.append(f"  proof exact {proofs.count('exact')}, where a norm runs across {proofs.count('shapes')}")
+        lines.append(f"  MACs in layers that some group makes smaller: {_spread([row['coverage'] for row in good])}")
+    return [*lines, *(f"  {row['name']}: {row['problem']}" for row in rows if "problem" in row)]
+
+
+def _against_peer(rows: list[Row]) -> list[str]:
+    """How many times longer the peer takes from the network to the cut one, where both cut it."""
+    seconds = {(row["tool"], row["name"]): row["cut_s"] for row in rows if "cut_s" in row and "problem" not in row}
+    times = {name: peer / seconds[OWN, name] for (tool, name), peer in seconds.items()
+             if tool == PEER and (OWN, name) in seconds}  # fmt: skip
+    lines = [f"seconds of Torch-Pruning over ours, both cut: {_spread(list(times.values()))}"] if times else []
+    return lines + [f"  {name}: {value:.1f}" for name, value in times.items() if "densenet" in name]
 
 
 def _spread(values: list[float]) -> str:

@@ -37,6 +37,11 @@ class Entry:
     name: str
     size: tuple[int, ...]
 
+    @property
+    def label(self) -> str:
+        """Source and name."""
+        return f"{self.source}/{self.name}"
+
 
 def declare_torchvision() -> torch.library.Library | None:
     """Declare torchvision's operators where its compiled part is missing; keep the result alive."""
