@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from edgeprune.errors import ExportError, UnknownNameError
+from edgeprune.errors import ExportError, ModelError, UnknownNameError
 from edgeprune.network.attention import convert_attention
 from edgeprune.network.attributes import follow_shapes
 from edgeprune.network.coupling.ride import Trace, trace_network
