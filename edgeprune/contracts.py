@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from edgeprune.bench.layer_cost import LayerCosts
 from edgeprune.network.groups import Allocation, Scores, Structure
 from edgeprune.network.moments import Moment
-from edgeprune.network.plan import Factorize, Plan, PruneChannels
-from edgeprune.network.selection import select_units
+from edgeprune.network.plan import Plan
+from edgeprune.network.selection import plan_of_best
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,20 +91,8 @@ class Method(ABC):
         """Return one importance per unit of every group; larger means keep, comparable across groups."""
 
     def plan(self, structure: Structure, scores: Scores, allocation: Allocation) -> Plan:
-        """Return the edits that leave exactly the allocated counts; by default the best-scored units stay.
-
-        Channels are pruned first, so that a layer is factorised as it is left.
-        """
-        fewer = [group for group in structure.groups if allocation.get(group.name, group.size) < group.size]
-        ranks = {found.group: found for found in structure.factorisations}
-        cuts = [
-            PruneChannels(group.name, select_units(group, scores[group.name], allocation[group.name]))
-            for group in fewer
-            if group.name not in ranks
-        ]
-        thin = [ranks[group.name] for group in fewer if group.name in ranks]
-        chains = [Factorize(found.layer, found.scheme, found.ranks[allocation[found.group] - 1]) for found in thin]
-        return Plan((*cuts, *chains))
+        """Return the edits that leave exactly the allocated counts; by default the best-scored units stay."""
+        return plan_of_best(structure, scores, allocation)
 
     def prepare(self, context: Context, allocation: Allocation) -> None:
         """Get ready to shape the training of `context.network` towards an allocation (methods that train).

@@ -96,14 +96,13 @@ def measure(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
     started = time.perf_counter_ns()
     with stage("open"):
         session = runtime.open(arguments.artifact, arguments.settings)
-    open_ns = time.perf_counter_ns() - started
+    opened = {"open_ms": (time.perf_counter_ns() - started) / 1e6, "version": session.version}
     inputs = make_inputs(session, arguments.inputs, options["seed"])
     gc.collect()
     gc.disable()  # a collection inside a timed inference is not the network's
     with stage("run"):
-        first_ns = times_of(session, inputs, 1, 0.0)[0]
-        opened = {"open_ms": open_ns / 1e6, "first_ms": first_ns / 1e6, "version": session.version}
-        emit(dict(opened, event="opened", engine=dict(getattr(session, "facts", {}))))
+        first_ms = times_of(session, inputs, 1, 0.0)[0] / 1e6
+        emit(dict(opened, event="opened", first_ms=first_ms, engine=dict(getattr(session, "facts", {}))))
         emit({"event": "warmup", "samples_ns": warm_up(session, inputs, options)})
         for _ in range(options["blocks"]):
             emit(dict(event="block", **block(session, inputs, options, telemetry)))
@@ -139,7 +138,7 @@ def sweep(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
     """Time one block of every artifact in a .zip, in the order in which they lie there."""
     options = dict(DEFAULTS, **arguments.options)
     emit({"event": "board", "facts": board_facts()})
-    runtime = load_runtime(arguments.runtime)
+    runtime = load_runtime(arguments.runtime, arguments.companions)
     gc.disable()
     with zipfile.ZipFile(arguments.artifact) as bundle, tempfile.TemporaryDirectory() as folder:
         for name in bundle.namelist():
@@ -287,11 +286,11 @@ def encode(array: Any) -> dict[str, Any]:
     return {"type": array.dtype.str, "shape": list(array.shape), "data": data}
 
 
-def load_runtime(path: str, companions: Mapping[str, str] | None = None) -> Any:
+def load_runtime(path: str, companions: Mapping[str, str]) -> Any:
     """Load a runtime file by path, after the modules it imports, and return an instance of its one public class."""
     with stage("load"):
-        for name in [name for name in companions or {} if name not in sys.modules]:
-            sys.modules[name] = load_file((companions or {})[name], name)
+        for name in [name for name in companions if name not in sys.modules]:
+            sys.modules[name] = load_file(companions[name], name)
         module = load_file(path, "edgeprune_board_runtime")
         classes = [
             member

@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 from edgeprune.errors import PlanError
-from edgeprune.network.groups import EqualCounts, Group, needed_units
+from edgeprune.network.groups import Allocation, EqualCounts, Group, Scores, Structure, needed_units
+from edgeprune.network.plan import Factorize, Plan, PruneChannels
 
 
 def allowed_counts(group: Group) -> tuple[int, ...]:
@@ -37,6 +38,23 @@ def select_units(group: Group, scores: Sequence[float], kept: int) -> tuple[int,
         reasons = "; ".join(constraint.reason for constraint in group.constraints)
         raise PlanError(f"Group {group.name!r} cannot keep {kept} units ({reasons}). The nearest count is {near}.")
     return chosen
+
+
+def plan_of_best(structure: Structure, scores: Scores, allocation: Allocation) -> Plan:
+    """The edits that leave the best-scored units, exactly as many as allocated; raises PlanError like `select_units`.
+
+    Channels are pruned first, so that a layer is factorised as it is left.
+    """
+    fewer = [group for group in structure.groups if allocation.get(group.name, group.size) < group.size]
+    ranks = {found.group: found for found in structure.factorisations}
+    cuts = [
+        PruneChannels(group.name, select_units(group, scores[group.name], allocation[group.name]))
+        for group in fewer
+        if group.name not in ranks
+    ]
+    thin = [ranks[group.name] for group in fewer if group.name in ranks]
+    chains = [Factorize(found.layer, found.scheme, found.ranks[allocation[found.group] - 1]) for found in thin]
+    return Plan((*cuts, *chains))
 
 
 def _top(units: Sequence[int], scores: Sequence[float], kept: int) -> tuple[int, ...]:

@@ -97,7 +97,7 @@ def test_it_declares_what_it_is(runtime):
 
 def test_the_board_half_loads_by_path(runtime):
     entry = next(e for name, e in RUNTIMES.items() if type(registry.load("runtimes", name)()) is type(runtime))
-    assert type(agent.load_runtime(str(entry.path))).__name__ == type(runtime).__name__
+    assert type(agent.load_runtime(str(entry.path), {})).__name__ == type(runtime).__name__
 
 
 def test_a_session_says_what_it_takes(runtime, artifact):

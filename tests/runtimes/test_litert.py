@@ -91,7 +91,7 @@ def test_kernels_that_do_not_match_the_layers_are_no_profile(names):
 def test_a_board_with_the_runtime_file_alone_has_no_profile(tmp_path):
     alone = tmp_path / "litert.py"
     alone.write_bytes(registry.entries("runtimes")["litert"].path.read_bytes())
-    assert agent.load_runtime(str(alone)).profile("model.tflite", {}, ()) == {}
+    assert agent.load_runtime(str(alone), {}).profile("model.tflite", {}, ()) == {}
 
 
 def test_one_converter_serves_all_builds_of_an_instance(tmp_path, runtime):
