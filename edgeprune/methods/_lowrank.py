@@ -114,7 +114,8 @@ def project(matrices: Tensor, ranks: Tensor) -> Projected:
 def rank_at(energy: float, matrices: Tensor) -> Tensor:
     """Return for each matrix (count, rows, columns) the smallest rank that keeps a part of its energy: (count,)."""
     energies = torch.linalg.svdvals(matrices.double()).square().cumsum(-1)
-    return (energies < energy * energies[:, -1:]).sum(-1) + 1
+    ranks: Tensor = (energies < energy * energies[:, -1:]).sum(-1) + 1
+    return ranks
 
 
 def tensors_of(state: Any) -> dict[str, Tensor]:
