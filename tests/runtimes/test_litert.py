@@ -7,7 +7,6 @@ from small_networks import Concatenated, Depthwise, Residual, randomise
 from torch import nn
 
 from edgeprune import registry
-from edgeprune.bench import agent
 from edgeprune.contracts import BuildRequest
 from edgeprune.network.export import export_network
 from edgeprune.runtimes import _litert_profile
@@ -86,12 +85,6 @@ def test_kernels_count_for_the_layer_before_them():
 @pytest.mark.parametrize("names", [["conv"], ["conv", "linear", "more"], ["conv", ""]])
 def test_kernels_that_do_not_match_the_layers_are_no_profile(names):
     assert _litert_profile.by_layer([("Convolution", 1.0), ("Fully Connected", 1.0)], names) == {}
-
-
-def test_a_board_with_the_runtime_file_alone_has_no_profile(tmp_path):
-    alone = tmp_path / "litert.py"
-    alone.write_bytes(registry.entries("runtimes")["litert"].path.read_bytes())
-    assert agent.load_runtime(str(alone), {}).profile("model.tflite", {}, ()) == {}
 
 
 def test_one_converter_serves_all_builds_of_an_instance(tmp_path, runtime):
