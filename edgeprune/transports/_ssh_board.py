@@ -95,7 +95,7 @@ class Keeper:
         for number in (signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         if self.child is not None:
-            self.child.end()
+            self.child.end(self.lock.beat)
         self.lock.release()
         shutil.rmtree(str(self.folder), ignore_errors=True)
         for folder in (self.folder.parent, own_folder()):
@@ -131,6 +131,11 @@ class Keeper:
             self.end_child()
         if self.lock_until_s is not None:
             self.try_lock()
+        self.beat()
+
+    def beat(self) -> None:
+        """Give a sign of life to the workstation, and to those who wait for the lock, where one is due."""
+        now = now_s()
         if now - self.beat_s >= self.lease_s / BEATS_A_LEASE:
             self.beat_s = now
             self.lock.beat()
@@ -226,11 +231,12 @@ class Keeper:
 
     def end_child(self) -> None:
         """Pass on what is left and say how the process ended."""
-        child, self.child = self.child, None
+        child = self.child
         if child is None:
             return
         late = not child.has_exited() and now_s() > child.deadline_s
-        status = child.end()
+        status = child.end(self.beat)
+        self.child = None
         for line in child.rest():
             self.send(b"|" + line + b"\n")
         self.say("ended", status=status, late=late, last_words=child.last_words.decode(errors="replace"))

@@ -15,7 +15,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GRACE_S = 3.0  # a process may put back what it changed before it is killed
 READ_BYTES = 1 << 16
@@ -95,12 +98,13 @@ class Child:
         """Say whether the process itself is over; others that it started may still hold its output."""
         return self._process.poll() is not None
 
-    def end(self) -> int:
+    def end(self, meanwhile: Callable[[], None]) -> int:
         """End everything that was started, after the grace by force, and return the status."""
         deadline_s = now_s() + GRACE_S
         if not self.has_exited():
             self._signal_group(signal.SIGTERM)
         while not self.has_exited() and now_s() < deadline_s:
+            meanwhile()
             time.sleep(0.01)
         self._signal_group(signal.SIGKILL)
         kill_marked(self.session)

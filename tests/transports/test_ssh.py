@@ -155,7 +155,8 @@ def test_everything_that_a_process_started_ends_with_it(ssh, board):
     until(lambda: not board.processes("straggler"))
 
 
-def test_a_process_that_does_not_listen_is_killed(ssh, board):
+def test_a_process_that_does_not_listen_is_killed(ssh, board, monkeypatch):
+    monkeypatch.setattr(Ssh, "lease_s", 1.0)  # shorter than the grace: the board must not fall silent meanwhile
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
     with pytest.raises(BoardError, match=r"was killed by signal 9 after its 1 s"):
         list(ssh.stream(["-c", code], 1.0))
