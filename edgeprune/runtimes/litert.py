@@ -38,11 +38,21 @@ class LiteRt:
         return "" if installed else "ai-edge-litert is not installed; run: pip install ai-edge-litert"
 
     def build(self, request: BuildRequest, out: Path) -> None:
-        """Convert the exported program; the first call of an instance also loads the converter (some seconds)."""
+        """Convert the exported program; the first call of an instance also loads the converter (some seconds).
+
+        Without one, an ONNX of a few operators is written as it is.
+        """
         if request.precision not in self.precisions:
             raise ValueError(f"litert builds {self.precisions}, not {request.precision!r}")
         if request.exported_program is None:
-            raise ValueError("litert converts model.pt2, and this network has none; see the export's warnings")
+            from edgeprune.runtimes._litert_onnx import write_tflite
+
+            try:
+                write_tflite(request.onnx, out)
+            except (ImportError, ValueError) as error:
+                why = "litert converts model.pt2, and this network has none (see the export's warnings)"
+                raise ValueError(f"{why}; from its ONNX: {error}") from error
+            return
         from edgeprune.runtimes._litert_converter import Converter
 
         if self._converter is None or not self._converter.alive:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 from small_networks import Depthwise, Residual, randomise
 
+from edgeprune import registry
 from edgeprune.bench.emulated_board import board_from_settings, emulate
 from edgeprune.bench.latency_table import read_table
 from edgeprune.bench.layer_shape import LayerShape
@@ -58,6 +60,26 @@ def test_a_layer_can_be_calibrated(shape: LayerShape, tmp_path: Path) -> None:
     OnnxRuntime().build(request, tmp_path / "layer.int8.onnx")
     operators = [node.op_type for node in onnx.load(tmp_path / "layer.int8.onnx").graph.node]
     assert operators.count("QuantizeLinear") >= shape.copies
+
+
+@pytest.mark.parametrize("shape", [*SHAPES[:2], *SHAPES[3:]], ids=str)
+def test_litert_gets_a_layer_without_its_converter(shape: LayerShape, tmp_path: Path) -> None:
+    path, out = tmp_path / "layer.onnx", tmp_path / "layer.tflite"
+    write_layer_onnx(shape, path)
+    inputs = layer_samples(shape)[0]
+    litert = registry.load("runtimes", "litert")()
+    litert.build(BuildRequest(None, path, (), "fp32", {}), out)
+    (answer,) = litert.open(str(out), {"threads": 1}).run(inputs)
+    session = onnxruntime.InferenceSession(path)
+    (reference,) = session.run(None, {end.name: array for end, array in zip(session.get_inputs(), inputs, strict=True)})
+    np.testing.assert_allclose(answer, reference, atol=1e-5 * np.abs(reference).max())
+
+
+def test_litert_refuses_what_only_its_converter_knows(tmp_path: Path) -> None:
+    write_layer_onnx(SHAPES[2], tmp_path / "layer.onnx")
+    request = BuildRequest(None, tmp_path / "layer.onnx", (), "fp32", {})
+    with pytest.raises(ValueError, match=r"model\.pt2, and this network has none .* ConvTranspose is not known"):
+        registry.load("runtimes", "litert")().build(request, tmp_path / "layer.tflite")
 
 
 @pytest.mark.parametrize("kind", [Residual, Depthwise])

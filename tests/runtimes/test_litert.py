@@ -104,12 +104,12 @@ def test_the_converter_ends_with_its_owner():
 
 
 @pytest.mark.parametrize(
-    ("program", "precision", "said"),
-    [(None, "fp32", "has none"), ("broken.pt2", "fp32", "litert-torch: "), ("broken.pt2", "int4", "not 'int4'")],
+    ("precision", "said"),
+    [("fp32", "litert-torch: "), ("int4", "not 'int4'")],
 )
-def test_what_it_cannot_build_is_a_value_error(tmp_path, runtime, program, precision, said):
-    (tmp_path / "broken.pt2").write_bytes(b"no program")
-    path = tmp_path / program if program else None
+def test_what_it_cannot_build_is_a_value_error(tmp_path, runtime, precision, said):
+    path = tmp_path / "broken.pt2"
+    path.write_bytes(b"no program")
     with pytest.raises(ValueError, match=said):
         runtime.build(BuildRequest(path, tmp_path / "model.onnx", (), precision, {}), tmp_path / "out.tflite")
     assert not (tmp_path / "out.tflite").exists()
