@@ -42,7 +42,7 @@ def compress(  # noqa: PLR0913  # what people script against names everything it
     budget: Budget,
     out: str | Path,
     method: str = "taylor",
-    controller: str = "bisect",
+    controller: str = "knapsack",
     epochs: int = 3,
     shape_epochs: int | None = None,
     seed: int = 0,

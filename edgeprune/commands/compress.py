@@ -66,7 +66,7 @@ def command(
     max_drop: MaxDrop = None,
     precision: PrecisionName = None,
     method: MethodName = "taylor",
-    controller: ControllerName = "bisect",
+    controller: ControllerName = "knapsack",
     epochs: Epochs = 3,
     shape_epochs: ShapeEpochs = None,
     seed: Seed = 0,

@@ -33,7 +33,7 @@ from edgeprune.progress import Progress, Silent
 
 PROGRAM_NAME = "model.pt2"
 ONNX_NAME = "model.onnx"
-SIMPLIFY_LIMIT_S = 120.0
+SIMPLIFY_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class BuildOrder:
     runtime: Runtime
     example_inputs: tuple[torch.Tensor, ...]
     samples: Sequence[Arrays]
+    simplify: bool = True
     calibration: Sequence[Arrays] = ()
     not_run_because: str = ""
 
@@ -57,6 +58,7 @@ class Built:
     parameters: int
     activation_bytes: int
     proofs: tuple[Proof, ...]
+    simplified: bool
     warnings: tuple[str, ...]
     not_run_because: str = ""
 
@@ -79,7 +81,7 @@ def build_verified(network: nn.Module, order: BuildOrder, folder: Path, progress
 
     Raises ExportError, BuildError or VerificationError.
     """
-    exported = export_network(network, order.example_inputs, folder, progress)
+    exported = export_network(network, order.example_inputs, folder, progress, simplify=order.simplify)
     artifact = _build(exported, order, folder)
     files = dict.fromkeys(path for path in (exported.exported_program, exported.onnx, artifact) if path)
     return Built(
@@ -90,6 +92,7 @@ def build_verified(network: nn.Module, order: BuildOrder, folder: Path, progress
         parameters=count_parameters(network),
         activation_bytes=activation_bytes(network, order.example_inputs),
         proofs=_proofs(network, artifact, order),
+        simplified=exported.simplified,
         warnings=exported.warnings,
         not_run_because=order.not_run_because,
     )

@@ -40,7 +40,7 @@ class Choices:
     """
 
     method: str = "taylor"
-    controller: str = "bisect"
+    controller: str = "knapsack"
     epochs: int = 3
     seed: int = 0
     max_rounds: int = 12

@@ -57,7 +57,7 @@ class Workbench:
     def built_original(self) -> Built:
         """The original as an artifact of the target, built once a session."""
         self.progress.say(f"exporting the original and building it for {self.job.target.name}")
-        return self.build(self.original, "original")
+        return self._built(self.original, "original", _SEARCH_SAMPLES, self.job.example_inputs)
 
     def cut(self, plan: Plan, whole: nn.Module | None = None) -> tuple[nn.Module, Proof]:
         """Return what a plan leaves of the original, or of a whole network with other weights, and the proof of it.
@@ -78,13 +78,26 @@ class Workbench:
         samples: int = _SEARCH_SAMPLES,
         inputs: tuple[torch.Tensor, ...] | None = None,
     ) -> Built:
-        """Build a network for the target and verify it there on real samples, in the working folder `name`."""
-        inputs = inputs or self.job.example_inputs
+        """Build a network for the target and verify it there on real samples, in the working folder `name`.
+
+        Its ONNX is simplified where the original's was, so that networks are compared that were built alike.
+        """
+        return self._built(network, name, samples, inputs or self.job.example_inputs, self.built_original.simplified)
+
+    def _built(
+        self,
+        network: nn.Module,
+        name: str,
+        samples: int,
+        inputs: tuple[torch.Tensor, ...],
+        simplify: bool = True,
+    ) -> Built:
         order = BuildOrder(
             target=self.job.target,
             runtime=self._runtime,
             example_inputs=inputs,
             samples=samples_of(example_inputs(self.job.data, samples)[: len(inputs)], len(inputs[0])),
+            simplify=simplify,
             calibration=self._calibration(max(_CALIBRATION_SAMPLES, 2 * samples)),
         )
         return build_verified(network, order, self.folder.work / name, self.progress)

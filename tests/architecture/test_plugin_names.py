@@ -9,11 +9,11 @@ from edgeprune import registry
 # Where a plug-in's name may stand as text, and why.
 _EXCUSED = {
     ("edgeprune/commands/compress.py", "taylor"): "the default of --method",
-    ("edgeprune/commands/compress.py", "bisect"): "the default of --controller",
+    ("edgeprune/commands/compress.py", "knapsack"): "the default of --controller",
     ("edgeprune/run/job.py", "taylor"): "the default of the library",
-    ("edgeprune/run/job.py", "bisect"): "the default of the library",
+    ("edgeprune/run/job.py", "knapsack"): "the default of the library",
     ("edgeprune/api.py", "taylor"): "the default of the library",
-    ("edgeprune/api.py", "bisect"): "the default of the library",
+    ("edgeprune/api.py", "knapsack"): "the default of the library",
     ("edgeprune/bench/target.py", "local"): "the default of a target that names no transport",
     ("edgeprune/transports/_ssh_command.py", "ssh"): "the program that the transport of that name runs",
     ("edgeprune/demo.py", "taylor"): "the demo shows the default",
