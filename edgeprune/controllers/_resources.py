@@ -121,7 +121,7 @@ class Resources:
         """Return what a layer needs with so many channels; a depthwise layer has one number for both sides."""
         in_part = inputs / _total(layer.in_parts) if layer.in_parts else 1.0
         out_part = outputs / _total(layer.out_parts) if layer.out_parts else 1.0
-        part = out_part if _is_one_sided(layer) else in_part * out_part
+        part = out_part if layer.apart else in_part * out_part
         found = {"macs": layer.macs * part, "bytes": _PARAMETER_BYTES * layer.parameters * part}
         for target, milliseconds in enumerate(self._ms_of):
             if layer.name in milliseconds:
@@ -312,10 +312,6 @@ def _levels(least: float, total: int, tile: int) -> tuple[int, ...]:
 
 def _ms_name(target: int, kind: str) -> str:
     return f"ms@{target}:{kind}"
-
-
-def _is_one_sided(layer: Layer) -> bool:
-    return layer.kind == "depthwise" or (layer.parameters == 0 and layer.in_parts == layer.out_parts)
 
 
 def _sum_name(parts: Parts) -> str:
