@@ -30,6 +30,11 @@ def network() -> torch.nn.Module:
     return Residual(width=16, classes=4)
 
 
+def wide_network() -> torch.nn.Module:
+    """Wide enough to show the stairs of a board."""
+    return Residual(width=32)
+
+
 def write_job_files(folder: Path) -> JobFiles:
     """Write pictures whose brightest corner is their class, and random weights."""
     generator = np.random.default_rng(0)

@@ -45,6 +45,11 @@ class LatencyTable:
         """Return the table with more layers."""
         return replace(self, layers={**self.layers, **layers})
 
+    def joined(self, other: LatencyTable) -> LatencyTable:
+        """Return what either table of one board knows; what both know stays as this one has it."""
+        tiles, layers = {**other.tiles, **self.tiles}, {**other.layers, **self.layers}
+        return replace(self, tiles=tiles, layers=layers)
+
     def ms(self, shape: LayerShape) -> float:
         """Return what a measured layer adds to a network: its time over the floor; raises KeyError."""
         whole_ms = agreed(self.layers[shape])

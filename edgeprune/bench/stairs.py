@@ -18,6 +18,8 @@ from edgeprune.bench.layer_shape import LayerShape
 # The width at which stairs are looked for; those of engines are powers of two, and two of the widest fit.
 _PROBE_WIDTH = 128
 _PROBE_CUTS = (0, 4, 8, 16, 32, 64)
+# Narrower stairs are not told apart from this width.
+NARROWEST_STAIR = _PROBE_CUTS[1]
 # Half the width must save at least this part of the time, or there are no stairs to be seen.
 _LEAST_SLOPE = 0.05
 # A cut that saves less than this part of what a straight line would save lies on a stair.
@@ -135,7 +137,7 @@ def _stair(at: Callable[[int], float]) -> int:
     whole, half = at(0), at(_PROBE_CUTS[-1])
     if whole - half < _LEAST_SLOPE * whole:
         return 1
-    widest = _PROBE_CUTS[1]
+    widest = NARROWEST_STAIR
     for cut in _PROBE_CUTS[1:-1]:
         expected = (whole - half) * cut / _PROBE_CUTS[-1]
         if whole - at(cut) > _FLAT * expected:

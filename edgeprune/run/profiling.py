@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
     from edgeprune.network.groups import Structure
     from edgeprune.progress import Progress
 
-_BATCH = 120
+# What is lost when a profile is killed, at most; a batch pays for its processes once.
+_BATCH = 60
 _BRIEF = SweepOptions()
 # The stairs decide which layers are measured at all.
 _PATIENT = SweepOptions(processes=4, block_s=0.03)
 _FLOOR = LayerShape("linear", 1, 1, (1,))
-# Layers still to come for each one of the first batch, by experience: scans of two sides, most of them straight.
+# Layers that a scan measures, by experience: two sides, most of them straight.
 _POINTS_A_LAYER = 10
+_PILOTS = 6
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,17 @@ def profile_network(
 ) -> Profile:
     """Measure what is not yet in the target's table of this network's layers, and of what they can become.
 
-    `structure` says what can be cut or factorised; by default all coupled channels. The table lies in `out`, or in the
-    user's cache by board and engine; a killed run goes on from it. Raises BuildError when the
-    engine refuses a layer, BoardError when the board cannot be used.
+    `structure` says what can be cut or factorised; by default all coupled channels. The table lies in the user's
+    cache by board and engine; a killed run goes on from it. `out` is a copy to share: what a file there holds already
+    is taken in first. Raises BuildError when the engine refuses a layer, BoardError when the board cannot be used,
+    UsageError for the table of another board or engine.
     """
     shapes = layer_shapes(network, example_inputs)
     structure = structure or network_structure(network, example_inputs)
     chains = [shape for found in structure.factorisations for _, chain in found.chains for shape in chain]
     table, path = Profiler(target, out, progress).measure(scans_of(structure, shapes), chains)
+    if out is not None:
+        write_table(table, out)
     return Profile(structure, shapes, table, path, costs_of(structure, shapes, table))
 
 
@@ -110,13 +116,15 @@ class Profiler:
         """Hold the target; nothing is measured yet."""
         self._target, self._out, self._progress = target, out, progress
         self._builder = _Builder(target)
+        self._building_s = 0.0
 
     def measure(self, scans: Sequence[Scan], chains: Sequence[LayerShape] = ()) -> tuple[LatencyTable, Path]:
         """Complete the scans, and measure the layers of chains; return the table and where it lies."""
         table, path = self._open()
-        table = self._add_tiles(table, path, scans)
         whole = [scan.shape for scan in scans]
-        table = self._timed(table, path, whole, "whole layers")
+        table = self._announced(table, path, whole)
+        table = self._add_tiles(table, path, scans)
+        table = self._add(table, path, whole, "whole layers")
         while wanted := _unique(shape for scan in scans for shape in next_points(scan, table)):
             before = len(table.layers)
             table = self._add(table, path, wanted, "layers with fewer channels")
@@ -125,31 +133,47 @@ class Profiler:
         return self._add(table, path, _unique(chains), "layers of factorised layers"), path
 
     def _open(self) -> tuple[LatencyTable, Path]:
-        """Ask the board what it is, and read its table or begin one."""
+        """Ask the board what it is, and read what is known of it or begin a table."""
         found = self._sweep([_FLOOR])
-        environment = environment_of(found.facts, self._target, found.version)
-        fingerprint = fingerprint_of(environment)
-        path = self._out or default_table_path(self._target, fingerprint)
-        if path.exists():
-            table = read_table(path)
-            if table.fingerprint != fingerprint:
-                raise UsageError(
-                    f"{path} is the table of another board or engine ({table.target}, {table.runtime} "
-                    f"{table.runtime_version}). Choose another --out."
-                )
-            self._progress.say(f"going on with {path}: {len(table.layers)} layers are known")
-            return table, path
         (medians,) = found.medians_ms.values()
+        environment = environment_of(found.facts, self._target, found.version)
         table = LatencyTable(
             target=self._target.name,
             kind=self._target.kind,
             runtime=self._target.runtime,
             runtime_version=found.version,
-            fingerprint=fingerprint,
+            fingerprint=fingerprint_of(environment),
             environment=environment,
             floor_ms=agreed(medians),
         )
+        path = default_table_path(self._target, table.fingerprint)
+        known = [read_table(file) for file in (path, self._out) if file is not None and file.exists()]
+        for other in known:
+            if other.fingerprint != table.fingerprint:
+                raise UsageError(
+                    f"{self._out} is the table of another board or engine ({other.target}, {other.runtime} "
+                    f"{other.runtime_version}). Choose another --out."
+                )
+        if known:
+            table = functools.reduce(LatencyTable.joined, known)
+            self._progress.say(f"{len(table.layers)} layers of this board are known, from {path}")
         return table, path
+
+    def _announced(self, table: LatencyTable, path: Path, whole: Sequence[LayerShape]) -> LatencyTable:
+        """Measure a few layers of all sizes, and say from them how long the profile will take."""
+        new = sorted((shape for shape in whole if shape not in table.layers), key=lambda shape: shape.macs)
+        if not new:
+            return table
+        pilots = new[:: -(-len(new) // _PILOTS)]
+        begin, built = time.monotonic(), self._building_s
+        table = self._add(table, path, pilots, "a few layers for an estimate")
+        building_s = self._building_s - built
+        # NOTE: not the clock on the wall, which also waits for whoever measures on the same board.
+        running_s = sum(_seconds_of(agreed(table.layers[shape])) for shape in pilots)
+        each_s = min(building_s + running_s, time.monotonic() - begin) / len(pilots)
+        coming = len(new) * _POINTS_A_LAYER
+        self._progress.say(f"about {coming} layers are to be measured; that takes about {duration(coming * each_s)}")
+        return table
 
     def _add_tiles(self, table: LatencyTable, path: Path, scans: Sequence[Scan]) -> LatencyTable:
         """Find the width of the stairs on the layer with most work of every new family."""
@@ -161,17 +185,6 @@ class Profiler:
         table = self._add(table, path, probes, "layers that show the stairs", _PATIENT)
         tiles = {family: tile_of(shape, table) for family, shape in largest.items()}
         return replace(table, tiles={**table.tiles, **tiles})
-
-    def _timed(self, table: LatencyTable, path: Path, whole: Sequence[LayerShape], what: str) -> LatencyTable:
-        """Measure the whole layers, which take longest, and say how long the rest will take."""
-        begin = time.monotonic()
-        known = sum(shape in table.layers for shape in whole)
-        table = self._add(table, path, whole, what)
-        new = len(whole) - known
-        if new:
-            seconds = (time.monotonic() - begin) / new * new * _POINTS_A_LAYER
-            self._progress.say(f"about {new * _POINTS_A_LAYER} more, at most {_duration(seconds)}")
-        return table
 
     def _add(
         self,
@@ -189,13 +202,17 @@ class Profiler:
                 batch = missing[start : start + _BATCH]
                 medians = self._sweep(batch, options).medians_ms
                 table = table.with_layers(dict(zip(batch, medians.values(), strict=True)))
+                # Another profile of this board may have written meanwhile.
+                table = table.joined(read_table(path)) if path.exists() else table
                 write_table(table, path)
                 advance(len(batch))
         return table
 
     def _sweep(self, shapes: Sequence[LayerShape], options: SweepOptions = _BRIEF) -> Sweep:
         with tempfile.TemporaryDirectory(prefix="edgeprune-layers-") as folder:
+            begin = time.monotonic()
             artifacts = [self._builder.build(shape, Path(folder), index) for index, shape in enumerate(shapes)]
+            self._building_s += time.monotonic() - begin
             return sweep(artifacts, self._target, options, self._progress)
 
 
@@ -243,5 +260,13 @@ def _unique(shapes: Iterable[LayerShape]) -> list[LayerShape]:
     return list(dict.fromkeys(shapes))
 
 
-def _duration(seconds: float) -> str:
+def _seconds_of(latency_ms: float) -> float:
+    """Return how long a board looks at one layer."""
+    warmup_ms = _BRIEF.warmup_runs * latency_ms
+    block_ms = max(_BRIEF.block_runs * latency_ms, 1e3 * _BRIEF.block_s)
+    return _BRIEF.processes * (warmup_ms + block_ms) / 1e3
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person says it."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

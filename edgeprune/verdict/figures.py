@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from edgeprune.verdict.canvas import AFTER, BEFORE, LIMIT, LINE, MUTED, PAPER, inline_svg, limit_line, note
 from edgeprune.verdict.history import Round, Samples
 from edgeprune.verdict.wording import in_ms, in_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
 
-# Stand-ins that matplotlib draws with; each becomes a variable of the page, which knows light from dark.
-INK, MUTED, LINE = "#0a0b01", "#0a0b02", "#0a0b03"
-BEFORE, AFTER, PAPER, LIMIT = "#0a0b04", "#0a0b05", "#0a0b06", "#0a0b07"
-_VARIABLES: Mapping[str, str] = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    LINE: "var(--line)",
-    BEFORE: "var(--before)",
-    AFTER: "var(--after)",
-    PAPER: "var(--card)",
-    LIMIT: "var(--limit)",
-}
-_STYLE: Mapping[Any, Any] = {  # matplotlib types its own keys as literals
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-}
 _BINS = 90
 # Beyond so many times the slower median nothing is drawn, or it would squeeze everything else.
 _FARTHEST_SAMPLE, _FARTHEST_LIMIT = 1.6, 3.0
@@ -165,14 +133,6 @@ def _round_mark(axes: Axes, x: float, point: Round, is_original: bool, size: flo
     axes.plot(x, point.latency_ms, "o", markerfacecolor=face, markeredgecolor=colour, markersize=size)
 
 
-def note(
-    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], align: str, colour: str = INK
-) -> None:
-    """Write beside a point, on a ground that hides the lines below."""
-    ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.85}
-    axes.annotate(text, at, offset, textcoords="offset points", ha=align, color=colour, bbox=ground)
-
-
 def _latency_range(points: Sequence[Round], limit_ms: float | None) -> tuple[float, float]:
     ends = [end for point in points for end in point.interval_ms]
     ends += _near_limit(limit_ms, max(ends))
@@ -182,38 +142,3 @@ def _latency_range(points: Sequence[Round], limit_ms: float | None) -> tuple[flo
 
 def _near_limit(limit_ms: float | None, slowest_ms: float) -> list[float]:
     return [limit_ms] if limit_ms is not None and limit_ms <= _FARTHEST_LIMIT * slowest_ms else []
-
-
-def limit_line(line: Line2D) -> None:
-    """Draw a line the way limits are drawn."""
-    line.set(color=LIMIT, linewidth=1.4, linestyle=(0, (5, 3)))
-
-
-def inline_svg(draw: Callable[..., None], description: str, height: float, columns: int = 1) -> str:
-    """Return one drawing as an inline element: no prolog, no namespaces, ids that no other figure has."""
-    from markupsafe import escape
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    stream = io.StringIO()
-    with rc_context({**_STYLE, "svg.hashsalt": description}):
-        figure = Figure(figsize=(7.6, height), layout="constrained")
-        figure.patch.set_visible(False)
-        axes = figure.subplots(1, columns, squeeze=False)[0]
-        for panel in axes:
-            panel.patch.set_visible(False)
-        draw(*axes)
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(stream, format="svg", metadata=nothing)
-    return _inline(stream.getvalue(), str(escape(description)))
-
-
-def _inline(svg: str, description: str) -> str:
-    head, start, body = svg.partition("<g")
-    # Groups are numbered alike in every figure, and an id must be unique in the page; marks and clips keep theirs.
-    body = re.sub(r'<g id="[^"]*"', "<g", start + body)
-    body = re.sub(r" font-family: [^;]*;", "", body).replace("xlink:href", "href")
-    for stand_in, variable in _VARIABLES.items():
-        body = body.replace(stand_in, variable)
-    (box,) = re.findall(r'viewBox="[^"]*"', head)
-    return f'<svg role="img" aria-label="{description}" {box}>{body}'

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edgeprune.verdict import figures
-from edgeprune.verdict.figures import AFTER, BEFORE, LIMIT, LINE, MUTED
+from edgeprune.verdict.canvas import AFTER, BEFORE, LIMIT, LINE, MUTED
 from edgeprune.verdict.gate import Judgement
 from edgeprune.verdict.history import Samples
 from edgeprune.verdict.record import Record

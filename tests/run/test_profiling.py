@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from small_networks import Depthwise, Residual, randomise
 
 from edgeprune import registry
 from edgeprune.bench.emulated_board import board_from_settings, emulate
-from edgeprune.bench.latency_table import read_table
+from edgeprune.bench.latency_table import read_table, write_table
 from edgeprune.bench.layer_shape import LayerShape
 from edgeprune.bench.target import load_target
 from edgeprune.bench.work import macs_of, works_of_onnx
@@ -104,25 +105,46 @@ def test_the_layers_of_an_emulated_board_are_near_its_truth(tmp_path: Path) -> N
         assert profile.costs.layers[name].whole_ms == pytest.approx(true_ms, rel=0.1, abs=0.002)
 
 
+class Heard(Silent):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
 def test_a_second_profile_measures_nothing_again(tmp_path: Path) -> None:
-    network, path = randomise(Residual()), tmp_path / "table.json"
-    profile_network(network, INPUTS, load_target(BOARD), path, Silent())
+    network, first, second = randomise(Residual()), Heard(), Heard()
+    path = profile_network(network, INPUTS, load_target(BOARD), None, first).path
     before = path.read_bytes()
-    profile_network(network, INPUTS, load_target(BOARD), path, Silent())
+    profile_network(network, INPUTS, load_target(BOARD), None, second)
     assert path.read_bytes() == before
+    assert re.fullmatch(r"about \d+ layers are to be measured; that takes about \d+ (s|min)", first.lines[0])
+    assert second.lines == [f"{len(read_table(path).layers)} layers of this board are known, from {path}"]
 
 
 def test_a_profile_that_was_cut_short_goes_on(tmp_path: Path) -> None:
-    network, path = randomise(Residual()), tmp_path / "table.json"
-    whole = profile_network(network, INPUTS, load_target(BOARD), path, Silent()).table
-    half = dataclasses.replace(whole, layers=dict(list(whole.layers.items())[: len(whole.layers) // 2]))
-    from edgeprune.bench.latency_table import write_table
+    network = randomise(Residual())
+    whole = profile_network(network, INPUTS, load_target(BOARD), None, Silent())
+    known = dict(list(whole.table.layers.items())[: len(whole.table.layers) // 2])
+    write_table(dataclasses.replace(whole.table, layers=known), whole.path)
+    again = profile_network(network, INPUTS, load_target(BOARD), None, Silent()).table
+    assert again.layers.keys() > known.keys()
+    assert all(again.layers[shape] == medians for shape, medians in known.items())
 
-    write_table(half, path)
-    profile_network(network, INPUTS, load_target(BOARD), path, Silent())
-    again = read_table(path)
-    assert again.layers.keys() >= half.layers.keys()
-    assert all(again.layers[shape] == medians for shape, medians in half.layers.items())
+
+def test_a_shared_table_is_taken_in_and_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, shared = randomise(Residual()), tmp_path / "shared.json"
+    profile_network(network, INPUTS, load_target(BOARD), shared, Silent())
+    before = shared.read_bytes()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "colleague"))
+    heard = Heard()
+    found = profile_network(network, INPUTS, load_target(BOARD), shared, heard)
+    assert len(heard.lines) == 1
+    assert shared.read_bytes() == before
+    assert read_table(shared).layers == found.table.layers
 
 
 def test_the_table_of_another_board_is_refused(tmp_path: Path) -> None:
