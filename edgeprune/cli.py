@@ -18,6 +18,7 @@ from edgeprune.settings import default_map
 _COMMANDS = (
     "compress",
     "inspect",
+    "probe",
     "profile",
     "export",
     "apply",

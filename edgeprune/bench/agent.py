@@ -90,9 +90,10 @@ def parse_arguments() -> argparse.Namespace:
 def measure(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
     """Time the cold start, the warm-up and the blocks."""
     options = dict(DEFAULTS, **arguments.options)
-    emit({"event": "board", "facts": board_facts()})
-    runtime = load_runtime(arguments.runtime, arguments.companions)
     telemetry = load_telemetry(arguments.telemetry)
+    kind, state = read_text("/etc/edgeprune-kind") or "real", telemetry.read() if telemetry else None
+    emit({"event": "board", "facts": board_facts(), "kind": kind, "state": state})
+    runtime = load_runtime(arguments.runtime, arguments.companions)
     started = time.perf_counter_ns()
     with stage("open"):
         session = runtime.open(arguments.artifact, arguments.settings)
@@ -153,9 +154,6 @@ def sweep(arguments: argparse.Namespace, emit: Callable[[Any], None]) -> None:
     emit({"event": "done"})
 
 
-# ---------------------------------------------------------------- timing
-
-
 def timed(session: Any, inputs: Sequence[Any]) -> int:
     """Return the nanoseconds of one inference, host memory to host memory."""
     started = time.perf_counter_ns()
@@ -192,7 +190,7 @@ def warm_up(session: Any, inputs: Sequence[Any], options: Mapping[str, Any]) -> 
 def is_steady(samples: Sequence[int]) -> bool:
     """Compare the last quarter of the samples with the quarter before it."""
     width = max(len(samples) // 4, 1)
-    recent, before = samples[-width:], samples[-2 * width : -width]
+    recent, before = samples[-width:], samples[-2 * width : -width] or samples
     return statistics.median(recent) >= statistics.median(before) * (1 - STEADY_WITHIN)
 
 

@@ -57,7 +57,9 @@ class EmulatedProcess:
     def events(self, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield what the agent writes in the mode `measure`; ends early where the process fails."""
         self._clock.pass_time(self._board.start.process_s, busy=False)
-        yield {"event": "board", "facts": {"cpu": f"{self._board.model} (emulated)", **self._board.facts}}
+        state = {"temperature_c": round(self._clock.temperature_c, 1), "throttled": self._throttled()}
+        facts = {"cpu": f"{self._board.model} (emulated)", **self._board.facts}
+        yield {"event": "board", "facts": facts, "kind": "emulated", "state": state}
         open_ms = self._board.start.open_ms * math.exp(0.05 * self._random.gauss(0, 1))
         self._clock.pass_time(open_ms / 1e3, busy=True)
         first_ms = self._sample_ns() / 1e6
@@ -112,9 +114,12 @@ class EmulatedProcess:
             "other_load": 0.0,
             "clock_mhz": round(self._board.clock_mhz * self._clock.clock_part(), 1),
             "temperature_c": round(self._clock.temperature_c, 1),
-            "throttled": ["temperature"] if self._clock.is_throttled else [],
+            "throttled": self._throttled(),
         }
         return {"samples_ns": samples, "telemetry": telemetry}
+
+    def _throttled(self) -> list[str]:
+        return ["temperature"] if self._clock.is_throttled else []
 
     def _sample_ns(self) -> int:
         """Return one inference; its neighbours resemble it, and the first ones are slow."""

@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _AGENT = Path(__file__).with_name("agent.py")
 _TELEMETRY = Path(__file__).with_name("telemetry.py")
+_LASTING: ContextVar[dict[tuple[str, str | None, str | None], Transport] | None] = ContextVar("lasting", default=None)
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,24 @@ class Link:
 def open_link(target: Target) -> Iterator[Link]:
     """Reach the board of a target and hold it for one benchmark; raises UsageError and BoardError."""
     transport = transport_of(target)
+    lasting = _LASTING.get()
+    if transport.lasts and lasting is not None:
+        transport = lasting.setdefault((target.transport, target.address, target.python), transport)
     try:
         with transport.lock():
             yield Link(target, transport)
     finally:
         transport.close()
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Let boards that exist only while something holds them go on from one benchmark to the next in this block."""
+    before = _LASTING.set({})
+    try:
+        yield
+    finally:
+        _LASTING.reset(before)
 
 
 def transport_of(target: Target) -> Transport:

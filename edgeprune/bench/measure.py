@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.bench.findings import judge_state
 from edgeprune.bench.link import Link, open_link
 from edgeprune.bench.measurement import Block, Measurement, ProcessRun
 from edgeprune.errors import BoardError, LinkLostError, UsageError
@@ -31,6 +32,7 @@ _MOST_DROPS = 5  # of the connection, while one process runs
 class MeasureOptions:
     """How long to look; a block lasts for both `block_runs` inferences and `block_s` seconds.
 
+    `block_kept` samples of each block are kept, evenly spread over it; 0 keeps all.
     Warm-up goes on until the recent median stops falling, for at least `warmup_runs` and `warmup_s`, at most
     `warmup_limit_s`. `timeout_s` limits one process.
     """
@@ -39,6 +41,7 @@ class MeasureOptions:
     blocks: int = 3
     block_runs: int = 10
     block_s: float = 0.1
+    block_kept: int = 0
     warmup_runs: int = 10
     warmup_s: float = 0.3
     warmup_limit_s: float = 5.0
@@ -164,11 +167,14 @@ class _Seen:
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
     drops: int = 0
+    kept: int = 0
 
     def hear(self, event: dict[str, Any]) -> None:
         """Keep a block, and the first of every other event: the cold start is that of the first process."""
         if event["event"] == "block":
-            self.blocks.append(Block(tuple(event["samples_ns"]), event["telemetry"]))
+            samples = event["samples_ns"]
+            every = max(len(samples) // self.kept, 1) if self.kept else 1
+            self.blocks.append(Block(tuple(samples[::every]), event["telemetry"]))
         self.said.setdefault(event["event"], event)
 
     @property
@@ -193,7 +199,7 @@ class _Seen:
 
 def _run_process(artifact: Path, link: Link, options: MeasureOptions) -> _Seen:
     """Measure in one process; after a dropped connection another one takes the blocks that are missing."""
-    seen = _Seen()
+    seen = _Seen(kept=options.block_kept)
     while "done" not in seen.said:
         given = {**asdict(options), "blocks": options.blocks - len(seen.blocks)}
         try:
@@ -233,8 +239,16 @@ def _measurement(artifact: Path, target: Target, seen: Sequence[_Seen]) -> Measu
         latency_p90_ms=statistics.supported_quantile(samples, 0.9, statistics.P90_SAMPLES),
         latency_p99_ms=statistics.supported_quantile(samples, 0.99, statistics.P99_SAMPLES),
         latency_min_ms=float(samples.min()),
-        warnings=(*statistics.doubts(runs), *_drops(seen)),
+        warnings=(*_first_look(seen[0].said["board"], target), *statistics.doubts(runs), *_drops(seen)),
     )
+
+
+def _first_look(board: Mapping[str, Any], target: Target) -> tuple[str, ...]:
+    """Return what speaks against measuring in the state in which the first process found the board."""
+    if not board.get("state"):
+        return ()
+    findings = judge_state(target, board["kind"], board["state"], None)
+    return tuple(f"Before the benchmark: {finding.sentence}" for finding in findings)
 
 
 def _drops(seen: Sequence[_Seen]) -> tuple[str, ...]:

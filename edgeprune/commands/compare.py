@@ -42,6 +42,7 @@ def command(
 def compare(artifacts: tuple[Path, Path], target: str, margin: str, out: Path | None, progress: Progress) -> Answer:
     """Carry out `edgeprune compare`; raises EdgepruneError."""
     from edgeprune.bench import comparison
+    from edgeprune.bench.calibration import known_calibration
     from edgeprune.bench.rendering import render_comparison
     from edgeprune.bench.target import load_target
     from edgeprune.files import write_text
@@ -56,4 +57,4 @@ def compare(artifacts: tuple[Path, Path], target: str, margin: str, out: Path | 
     data = comparison.comparison_to_dict(found)
     if out is not None:
         write_text(out, json.dumps(data, indent=1, allow_nan=False) + "\n")
-    return Answer(data, render_comparison(found, artifacts))
+    return Answer(data, render_comparison(found, artifacts, known_calibration(found.fingerprint)))

@@ -27,6 +27,9 @@ from edgeprune.files import sha256_of
 
 Events = Iterator[dict[str, Any]]
 
+# Between two benchmarks of a session somebody looks at the first, or makes the next network.
+_REST_S = 10.0
+
 
 class Emulated(Transport):
     """Reaches a board that exists as data; time goes on from process to process of one transport."""
@@ -34,6 +37,7 @@ class Emulated(Transport):
     kind: ClassVar[Literal["real", "icount", "emulated"] | None] = "emulated"
     needs_address: ClassVar[bool] = True
     runs_programs: ClassVar[bool] = False
+    lasts: ClassVar[bool] = True
 
     def __init__(self, address: str | None, python: str | None = None) -> None:
         """Take the serial number of the board; raises UsageError without one."""
@@ -73,7 +77,9 @@ class Emulated(Transport):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold nothing: nobody else can see this board."""
+        """Let the board rest since the benchmark before; nobody else can see it, and nothing is held."""
+        if self._clock is not None:
+            self._clock.pass_time(_REST_S, busy=False)
         yield
 
     def _measure(self, asked: argparse.Namespace) -> Events:

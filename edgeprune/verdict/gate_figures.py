@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from edgeprune.verdict import figures
+from edgeprune.verdict import canvas, figures
 from edgeprune.verdict.canvas import AFTER, BEFORE, LIMIT, LINE, MUTED
 from edgeprune.verdict.gate import Judgement
 from edgeprune.verdict.history import Samples
@@ -61,13 +61,13 @@ def trend(points: Sequence[TrendPoint], changes: Sequence[Change]) -> str:
             if change.index > first:
                 axes.axvline(change.index - first - 0.5, color=LIMIT, linewidth=1.2, linestyle=(0, (5, 3)))
                 text = f"{signed(100 * change.factor, 1)} %"
-                figures.note(axes, text, (change.index - first - 0.5, high + 0.6 * room), (0, 0), "center", LIMIT)
+                canvas.note(axes, text, (change.index - first - 0.5, high + 0.6 * room), (0, 0), "center", LIMIT)
         axes.set(xlim=(-0.8, len(shown) - 0.2), ylim=(max(low - 0.4 * room, 0), high + room))
         axes.set(ylabel="median latency, milliseconds", xticks=_marks(len(shown)))
         axes.set_xticklabels([_label(shown[place]) for place in _marks(len(shown))], color=MUTED)
         axes.grid(visible=False, axis="x")
 
-    return figures.inline_svg(draw, f"Latency of the latest {len(shown)} results", height=2.6)
+    return canvas.inline_svg(draw, f"Latency of the latest {len(shown)} results", height=2.6)
 
 
 def standalone(svg: str) -> str:
