@@ -92,7 +92,7 @@ def _from_bench(path: Path) -> tuple[Record, ...]:
         if not isinstance(entry, dict) or not isinstance(entry.get("artifact"), str):
             raise UsageError(f"{path}: entry {number} is no measurement of edgeprune bench. {_GIVE}")
         artifact = Path(entry["artifact"])
-        data = {key: value for key, value in entry.items() if key != "artifact"}
+        data = {key: value for key, value in entry.items() if key not in ("artifact", "calibration")}
         measurement = checked_measurement(data, f"{path}, entry {number},")
         begun = Record(str(path), artifact.stem, measurement.target, measurement.kind, "", 0)
         records.append(_with_artifact(begun.measured_as(measurement), artifact))
