@@ -17,18 +17,14 @@ def data_folder() -> Path:
     return Path(folder)
 
 
-@pytest.fixture(autouse=True)
-def _no_files_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No targets of the user's own, and no latency tables but those that the tests of one process make."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no-configuration"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-@pytest.fixture(autouse=True)
-def _nothing_kept_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency tables and calibrations of other tests, or of the user, are none of a test's business."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+@pytest.fixture(scope="session", autouse=True)
+def _no_files_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No targets and calibrations of the user's own, and no latency tables but those that this process makes."""
+    folder = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        for what in ("config", "cache", "data"):
+            patch.setenv(f"XDG_{what.upper()}_HOME", str(folder / f"user-{what}"))
+        yield
 
 
 @pytest.fixture(scope="session")
