@@ -312,9 +312,8 @@ class Transport(ABC):
 
     `kind` is what every board that it reaches is; None where only the target can say. A transport that
     `needs_address` cannot be used with a target that has none; one whose `runs_programs` is false answers the
-    agent alone. With one that `lasts`, the board is as old as the transport, which serves all benchmarks of a session.
-    Its first use opens the connection; when that breaks, LinkLostError is raised once, and the next call connects
-    again and takes the lock again where it was held.
+    agent alone; one that `lasts` is its board, and serves all benchmarks of a session. Its first use opens the
+    connection; when that breaks, LinkLostError is raised once, and the next call connects, and locks what was held.
     """
 
     kind: ClassVar[Literal["real", "icount", "emulated"] | None] = "real"

@@ -90,9 +90,9 @@ class Question:
     """What is asked: the target, the latency that would be wanted, and which plug-ins cut."""
 
     target: Target
-    latency_ms: float | Share | None = None
-    method: str = "magnitude"
-    controller: str = "knapsack"
+    latency_ms: float | Share | None
+    method: str
+    controller: str
     seed: int = 0
 
 

@@ -10,6 +10,8 @@ from edgeprune import registry
 _EXCUSED = {
     ("edgeprune/commands/compress.py", "taylor"): "the default of --method",
     ("edgeprune/commands/compress.py", "knapsack"): "the default of --controller",
+    ("edgeprune/commands/probe.py", "magnitude"): "the default of --method",
+    ("edgeprune/commands/probe.py", "knapsack"): "the default of --controller",
     ("edgeprune/run/job.py", "taylor"): "the default of the library",
     ("edgeprune/run/job.py", "knapsack"): "the default of the library",
     ("edgeprune/api.py", "taylor"): "the default of the library",

@@ -13,7 +13,7 @@ from edgeprune.cli import build_app
 from tests.jobs import wide_network
 from tests.small_networks import randomise
 
-BOARD = "emulated-raspberry-pi-5"
+BOARD = "emulated-raspberry-pi-5-onnxruntime"
 
 
 @pytest.fixture(scope="module")
