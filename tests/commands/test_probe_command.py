@@ -57,7 +57,7 @@ def test_the_curve_is_measured_and_the_floor_adds_up(probed):
     assert engine_ms == pytest.approx(board.overhead.inference_us / 1e3, rel=0.4)
     planned = [variant for variant in data["variants"] if variant["how"] == "planned"]
     assert planned
-    assert all(variant["expected_ms"] == pytest.approx(variant["latency_p50_ms"], rel=0.15) for variant in planned)
+    assert all(variant["expected_ms"] == pytest.approx(variant["latency_p50_ms"], rel=0.25) for variant in planned)
 
 
 def test_out_holds_the_numbers_and_a_picture(probed):

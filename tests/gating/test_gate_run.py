@@ -1,13 +1,17 @@
 """The gate on run folders, artifacts and stores, in every state that a pull request may leave them."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
 import pytest
 from gate_runs import BOARD, export, write_gate_run
 
+from edgeprune.bench.emulated_board import board_from_settings, true_latency_ms
 from edgeprune.bench.measure import MeasureOptions
+from edgeprune.bench.target import list_families, load_target
+from edgeprune.bench.work import works_of_onnx
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.gating.gate import GateRequest, run_gate
 from edgeprune.gating.measuring import Effort
@@ -119,10 +123,20 @@ def test_numbers_without_samples_are_enough_for_absolute_limits_only(gate, run, 
     assert "there are no raw samples" in result.judgements[0].checks[1].sentence
 
 
-def test_a_limit_inside_the_interval_is_inconclusive_after_measuring_more(gate, run):
-    median = json.loads((run.path / "result.json").read_text())["final"]["latency_p50_ms"]
-    limits = {"latency_p50": f"<= {median * 1.0005:.6f}ms"}
-    result = gate(run.path, limits=limits)
+def board_of(folder, **heat):
+    """Write the board with other numbers for its heat."""
+    text = list_families()[BOARD].path.read_text(encoding="utf-8")
+    for name, value in heat.items():
+        text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
+    path = folder / "board.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_limit_that_is_the_true_latency_is_inconclusive_after_measuring_more(gate, networks, tmp_path):
+    file = board_of(tmp_path, slower_per_c=0.0)
+    true_ms = true_latency_ms(works_of_onnx(networks["same"]), board_from_settings(load_target(str(file)).settings))
+    result = gate(networks["same"], target=str(file), limits={"latency_p50": f"<= {true_ms:.6f}ms"})
     assert result.verdict == "inconclusive"
     assert result.judgements[0].effort.how == "measured"
     assert result.judgements[0].effort.pairs == 40
