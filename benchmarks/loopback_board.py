@@ -121,7 +121,7 @@ class LoopbackBoard:
     @contextmanager
     def on_path(self) -> Iterator[None]:
         """Let `ssh` be the one that knows this board."""
-        with _environment({"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"}):
+        with environment({"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"}):
             yield
 
 
@@ -138,7 +138,8 @@ def running_board(folder: Path) -> Iterator[LoopbackBoard]:
 
 
 @contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Let this process have other environment variables for a while."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

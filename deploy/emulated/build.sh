@@ -10,6 +10,7 @@ source "$(dirname "$(readlink -f "$0")")/common.sh"
 suite=bookworm # its Python is 3.11: the wheels below must fit
 packages=python3,openssh-server,openssh-sftp-server,bash,dash,coreutils,util-linux,mount,procps,sed,grep,findutils
 packages+=,hostname,iproute2,base-files,base-passwd,passwd,login,libstdc++6,libgcc-s1,busybox-static
+packages+=,python3-venv,sudo,systemd,libc-bin # what the provisioning of a real board finds there
 wheels=(numpy==2.4.6 onnxruntime==1.31.1 ai-edge-litert==2.3.0)
 kernel_packages=linux-image-cloud-arm64,busybox-static,kmod
 modules=(virtio_pci virtio_blk virtio_net virtio_mmio)
@@ -25,10 +26,12 @@ make_wheels() {
     for name in manylinux_2_27 manylinux_2_28 manylinux2014 manylinux_2_17; do
         platforms+=(--platform "${name}_aarch64")
     done
-    rm -rf "$cache/wheels"
-    "$python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-compile \
+    rm -rf "$cache/wheels" "$cache/wheelhouse"
+    "$python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: "${platforms[@]}" \
+        --python-version 3.11 --implementation cp --dest "$cache/wheelhouse" "${wheels[@]}"
+    "$python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-compile --no-deps \
         --only-binary=:all: "${platforms[@]}" --python-version 3.11 --implementation cp --target "$cache/wheels" \
-        "${wheels[@]}"
+        "$cache"/wheelhouse/*.whl
 }
 
 make_rootfs() {
@@ -43,6 +46,11 @@ make_rootfs() {
     chmod 1777 "$root/tmp" "$root/run/lock"
     cp -r "$cache/wheels/." "$root/opt/edgeprune"
     echo /opt/edgeprune >"$root/usr/lib/python3/dist-packages/edgeprune.pth"
+    # Byte code halves the time that an emulated Python takes to start; any Python of its version can write it.
+    if [[ "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" == 3.11 ]]; then
+        "$python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$root" -p / \
+            "$root/opt/edgeprune" "$root/usr/lib/python3.11" >/dev/null || true
+    fi
     ldconfig -r "$root"
     cat >"$root/etc/ssh/sshd_config" <<EOF
 HostKey /etc/ssh/host_key

@@ -277,12 +277,12 @@ def change(controls: Sequence[Any], path: Path) -> dict[str, list[str]]:
         for do, back in control.changes():
             undo.append(back)
             path.write_text(json.dumps(undo), encoding="utf-8")
-            problem = carry_out(do)
-            if problem:
+            if problem := carry_out(do):
                 problems.append(problem)
-        if control.facts()["changes"]:
+        facts = control.facts()
+        if facts["changes"]:
             problems.append(f"{control.name} is not as wanted yet")
-        else:
+        elif facts["now"]:
             changed.append(control.name)
     return {"changed": changed, "problems": sorted(set(problems))}
 

@@ -66,7 +66,8 @@ def diagnose(target: Target) -> Diagnosis:
 def holding(target: Target) -> Iterator[Held]:
     """Set what the target's controls want, and put it back at the end, also when the connection dies.
 
-    Raises BoardError when the board cannot be reached or somebody else holds its settings.
+    Raises BoardError when the board cannot be reached or somebody else holds its settings, and at the end when they
+    were put back before it.
     """
     transport = transport_of(target)
     if not transport.runs_programs:
@@ -75,6 +76,7 @@ def holding(target: Target) -> Iterator[Held]:
     holder = _Holder(transport, _arguments("hold", target, transport))
     try:
         yield holder.wait_until_held()
+        holder.check()
     finally:
         holder.end()
         transport.close()
@@ -96,6 +98,11 @@ class _Holder:
         if self._held is None:
             raise self._error or BoardError(f"The board did not set anything within {_START_LIMIT_S:g} s.")
         return self._held
+
+    def check(self) -> None:
+        """Raise BoardError where the settings are not held any more."""
+        if self._error is not None:
+            raise BoardError(f"The board put its settings back too early, so not everything had them: {self._error}")
 
     def end(self) -> None:
         """Let go; the process is asked to end, and ends when everything is put back."""
@@ -140,11 +147,16 @@ def _patient(target: Target, transport: Transport) -> Patient:
     packages = [name.partition(">=")[0] for name in (*needed, *substitutes.values())]
     packages += [trap.package for trap in (target.board.traps if target.board else ()) if trap.package]
     arguments = [*_arguments("look", target, transport), "--packages", json.dumps(packages)]
+    asked_s = time.time()
     for line in transport.stream(arguments, _LOOK_LIMIT_S):
         facts: dict[str, Any] = json.loads(line)["facts"]
-        skew_s = facts["time_s"] - time.time()
-        return Patient(target, facts, needed, substitutes, skew_s)
+        return Patient(target, facts, needed, substitutes, _skew_s(facts["time_s"], asked_s, time.time()))
     raise BoardError(f"The board of target {target.name} said nothing of itself.")
+
+
+def _skew_s(board_s: float, asked_s: float, answered_s: float) -> float:
+    """Return how far the board's clock is at least ahead of this machine's: it was read between two moments here."""
+    return max(board_s - answered_s, 0.0) or min(board_s - asked_s, 0.0)
 
 
 def _arguments(mode: str, target: Target, transport: Transport) -> list[str]:

@@ -43,7 +43,7 @@ class Patient:
     """What is examined: the target as its file says, and the facts that the board gave.
 
     `needed` are the requirements of the runtime (`name` or `name>=version`), `substitutes` name what else will do;
-    `skew_s` is how far the board's clock is ahead of this machine's.
+    `skew_s` is how far the board's clock is at least ahead of this machine's.
     """
 
     target: Target
@@ -248,7 +248,7 @@ def _time(patient: Patient) -> Iterator[Finding]:
         )
         yield Finding("time", "warning", message, "Run there: sudo timedatectl set-ntp true")
     else:
-        yield Finding("time", "ok", f"{skew_s:+.1f} s")
+        yield Finding("time", "ok", f"the clocks agree to {max(abs(skew_s), 1.0):.0f} s")
 
 
 def _traps(patient: Patient) -> Iterator[Finding]:

@@ -37,7 +37,8 @@ def now_s() -> float:
 def started_at(pid: int) -> str:
     """Return when a process was started, in ticks since boot; "" where none runs. Tells a process from its heir."""
     try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # NOTE: an emulated program sees something else in /proc/PID/stat of its own than others see there.
+        state, *fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):
         return ""
     return "" if state == "Z" else fields[18]

@@ -31,7 +31,7 @@ for name, source in MODULES:
 module.serve(OPTIONS)
 """
 _BEATS_A_LEASE = 5
-_OPEN_LIMIT_S = _ANSWER_LIMIT_S = 30.0
+_OPEN_LIMIT_S = _ANSWER_LIMIT_S = 60.0
 _JUNK_LINES = 100  # that a login shell may print first
 _PIECE_BYTES = 1 << 16
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from edgeprune.bench import doctor
 from edgeprune.bench.board import Board, FileControl
 from edgeprune.bench.doctor import diagnose, holding
 from edgeprune.bench.target import Target
@@ -50,12 +53,28 @@ def test_settings_are_held_and_put_back(target, governor):
     until(lambda: governor.read_text() == "ondemand")
 
 
-def test_a_lost_connection_puts_them_back(target, governor, board):
-    with holding(target):
-        assert governor.read_text() == "performance"
-        board.stop()
-        until(lambda: governor.read_text() == "ondemand", limit_s=60.0)
-        board.start()
+def test_a_lost_connection_puts_them_back_and_is_told(target, governor, board):
+    def lose_the_connection():
+        with holding(target):
+            assert governor.read_text() == "performance"
+            board.stop()
+            until(lambda: governor.read_text() == "ondemand", limit_s=60.0)
+            board.start()
+
+    with pytest.raises(BoardError, match="put its settings back too early"):
+        lose_the_connection()
+
+
+def test_a_control_that_the_board_does_not_have_is_not_held(target, tmp_path):
+    missing = FileControl("GPU clock", (str(tmp_path / "nothing"),), "a test", "1")
+    family = replace(target.board, files=(*target.board.files, missing))
+    with holding(replace(target, board=family)) as held:
+        assert held.changed == ("governor",)
+
+
+@pytest.mark.parametrize(("board_s", "skew_s"), [(10.0, 0.0), (12.0, 0.0), (14.0, 1.0), (9.0, -1.0)])
+def test_a_slow_answer_is_no_skew(board_s, skew_s):
+    assert doctor._skew_s(board_s, asked_s=10.0, answered_s=13.0) == skew_s
 
 
 def test_two_do_not_hold_one_board(target):

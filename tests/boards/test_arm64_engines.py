@@ -18,7 +18,7 @@ from edgeprune.bench import agent
 from edgeprune.contracts import BuildRequest
 from edgeprune.network.export import export_network
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 _AGENT = Path(agent.__file__)
 _ILLEGAL_INSTRUCTION = 128 + 4
 

@@ -63,6 +63,22 @@ def test_a_board_that_is_not_real_says_so(run):
     assert "kind" in run("add", "other", "--like", "linux-arm64", "--address", "ssh://b", "--kind", "toy", exit_code=2)
 
 
+@pytest.mark.parametrize(
+    ("name", "family", "instead"),
+    [
+        ("jetson", "jetson-orin-nano", ", or try it without a board: --target emulated-jetson-orin-nano"),
+        ("raspberry-pi", "raspberry-pi-5", ", or try it without a board: --target emulated-raspberry-pi-5"),
+        ("raspberry-pi-zero-2w", "raspberry-pi-zero-2w", ""),
+    ],
+)
+def test_a_family_without_an_address_says_in_one_line_how_to_add_one(tmp_path, name, family, instead):
+    arguments = ["compress", str(tmp_path / "model.pt"), "--target", name, "--latency", "8ms"]
+    result = CliRunner().invoke(build_app(), arguments)
+    add = f"edgeprune targets add my-board --like {family} --address ssh://USER@HOST"
+    assert result.exit_code == 2
+    assert result.output == f"Error: Target {family} needs an address. Add your own board with: {add}{instead}\n"
+
+
 def test_cleaning_empties_the_board(run, board, tmp_path):
     from edgeprune import registry
 

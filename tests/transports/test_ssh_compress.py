@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeprune import registry
+from edgeprune.bench import measure
 from edgeprune.bench.measure import MeasureOptions
 from edgeprune.cli import build_app
 from edgeprune.run import ends, workbench
@@ -38,19 +39,20 @@ def run(*arguments):
     return json.loads(result.stdout)
 
 
-def test_a_network_is_compressed_on_the_board_and_a_second_run_sends_nothing(board, sent, tmp_path, monkeypatch):
+def test_a_network_is_compressed_on_the_board_and_nothing_is_sent_twice(board, sent, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    for module, name in ((workbench, "QUICK"), (workbench, "THOROUGH"), (ends, "THOROUGH")):
+    short = [(workbench, "QUICK"), (workbench, "THOROUGH"), (ends, "THOROUGH"), (measure, "THOROUGH")]
+    for module, name in short:
         monkeypatch.setattr(module, name, SHORT)
     run("targets", "add", "lab", "--like", "linux-x86_64", "--address", board.url)
     files = write_job_files(tmp_path)
-    # Which networks a limit on the work needs does not depend on what was measured, so both runs send the same ones.
     limits = ("--target", "lab", "--macs", "50%", "--epochs", "0")
-    first = run(*files.arguments(tmp_path / "first", *limits))
-    assert (first["target"], first["kind"]) == ("lab", "real")
-    assert first["final"]["macs"] <= first["original"]["macs"] / 2
-    assert sum(sent) > (tmp_path / "first" / "model.onnx").stat().st_size
+    result = run(*files.arguments(tmp_path / "run", *limits))
+    assert (result["target"], result["kind"]) == ("lab", "real")
+    assert result["final"]["macs"] <= result["original"]["macs"] / 2
+    artifacts = [tmp_path / "run" / name for name in ("model.onnx", "work/original/model.onnx")]
+    assert sum(sent) > sum(path.stat().st_size for path in artifacts)
     sent.clear()
-    second = run(*files.arguments(tmp_path / "second", *limits))
-    assert second["allocation"] == first["allocation"]
+    measured = run("bench", *artifacts, "--target", "lab")
+    assert [entry["size_bytes"] for entry in measured] == [path.stat().st_size for path in artifacts]
     assert sent == []
