@@ -3,7 +3,7 @@
 
 # The first Python on the PATH that is new enough; `make PYTHON=/path/to/python3.12 ...` overrides it.
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
-EXTRAS ?= litert,lowrank,tensorrt-rtx,timm,demo,dev
+EXTRAS ?= litert,lowrank,tensorrt-rtx,peers,timm,demo,dev
 # A package index with CPU builds of torch: on Linux, PyPI's own builds bring gigabytes of CUDA libraries.
 TORCH_INDEX ?=
 

@@ -21,6 +21,7 @@ import torch
 from scipy.stats import spearmanr
 
 from benchmarks.data import cifar10_two_thousand, data_file
+from benchmarks.entrants import channel_methods
 from benchmarks.networks import CifarResNet
 from edgeprune import registry
 from edgeprune.contracts import Context
@@ -132,7 +133,7 @@ def main() -> None:
     """Ask the oracle, then every method."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/oracle"))
-    parser.add_argument("--methods", nargs="*", default=sorted(registry.entries("methods")))
+    parser.add_argument("--methods", nargs="*", default=channel_methods())
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     progress, data = TerminalProgress(), cifar10_two_thousand()

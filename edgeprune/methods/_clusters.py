@@ -22,7 +22,7 @@ def even_clusters(size: int, count: int) -> Clusters:
 
 def k_means_clusters(rows: torch.Tensor, count: int) -> Clusters:
     """Divide units (size, numbers) into exactly `count` clusters by k-means, begun from rows that lie far apart."""
-    distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = torch.cdist(rows, rows)
     starts = _far_apart(distances, count)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an empty cluster is dealt with below

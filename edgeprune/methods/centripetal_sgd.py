@@ -139,5 +139,5 @@ class CentripetalSgd(Method):
 
 def _nearest(filters: torch.Tensor) -> tuple[float, ...]:
     """Return each unit's distance to the nearest other one, over the mean of the group."""
-    distances = torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = torch.cdist(filters, filters)
     return over_mean(distances.fill_diagonal_(torch.inf).min(1).values)

@@ -18,6 +18,8 @@ from edgeprune.methods._taylor import counted, data_of
 from edgeprune.network.groups import Scores
 from edgeprune.network.reduction import over_mean
 
+_AT_ONCE = 4_000_000  # numbers in memory
+
 
 class Chip(Method):
     """Importance = loss of nuclear norm without a unit's maps, over the mean of its group."""
@@ -41,14 +43,13 @@ def _independence(maps: torch.Tensor) -> torch.Tensor:
     """
     rows = maps.flatten(2).double()
     products = rows @ rows.transpose(1, 2)  # (samples, units, units)
-    whole = _nuclear(products)
-    losses = []
-    for unit in range(products.shape[1]):
-        without = products.clone()
-        without[:, unit] = 0
-        without[:, :, unit] = 0
-        losses.append(whole - _nuclear(without))
-    return torch.stack(losses, 1)
+    units = products.shape[1]
+    others = 1 - torch.eye(units, dtype=products.dtype, device=products.device)
+    without = [
+        _nuclear(products[:, None] * some[:, :, None] * some[:, None, :])
+        for some in others.split(max(1, _AT_ONCE // products.numel()))
+    ]
+    return _nuclear(products)[:, None] - torch.cat(without, 1)
 
 
 def _nuclear(products: torch.Tensor) -> torch.Tensor:

@@ -35,5 +35,5 @@ def _distances(group: Group, weights: dict[str, torch.nn.Parameter]) -> torch.Te
         if piece.role != "writer" or piece.tensor not in weights:
             continue
         filters = unit_rows(weights[piece.tensor], piece)
-        squares += torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist") ** 2
+        squares += torch.cdist(filters, filters) ** 2
     return squares.sqrt().sum(1)

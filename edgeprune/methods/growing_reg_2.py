@@ -40,7 +40,11 @@ class GrowingReg2(Method):
         self.ceiling = ceiling
         self.common_ceiling = common_ceiling
         self.interval = interval
+        self._context: Context | None = None
+        self._allocation: Allocation = {}
+        self._decay: UnitDecay | None = None
         self._marks: dict[str, torch.Tensor] = {}
+        self._picked = False
         self._factor = 0.0
 
     def score(self, context: Context) -> Scores:
@@ -59,7 +63,7 @@ class GrowingReg2(Method):
     def before_step(self, network: nn.Module, step: Step) -> None:
         """Raise the factor every few steps; halfway, pick the units that will go."""
         done = step.number / step.total
-        if done >= _APART and not self._picked:
+        if done >= _APART and not self._picked and self._context is not None:
             self._marks = removed_marks(self._context.structure, self.score(self._context), self._allocation)
             self._picked = True
         if step.number % self.interval == 0:
@@ -71,7 +75,8 @@ class GrowingReg2(Method):
 
     def after_backward(self, network: nn.Module) -> None:
         """Decay the marked units."""
-        self._decay.add(network, {name: self._factor * marks for name, marks in self._marks.items()})
+        if self._decay is not None:
+            self._decay.add(network, {name: self._factor * marks for name, marks in self._marks.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the factor, and the marks with whether they are those of picked units."""

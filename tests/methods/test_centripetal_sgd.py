@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from small_networks import Plain, Residual, randomise
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.data import cifar10_small, data_file
+from benchmarks.data import cifar10_small
 from edgeprune.contracts import Context, Step
 from edgeprune.errors import TrainingError, UnknownNameError
 from edgeprune.methods._clusters import Averages, averages, even_clusters, k_means_clusters, largest_distance
@@ -110,11 +109,10 @@ def test_saved_clusters_win_over_those_of_a_new_start():
 
 
 @pytest.mark.data
-@pytest.mark.skipif("EDGEPRUNE_DATA" not in os.environ, reason="EDGEPRUNE_DATA names no folder with the real data")
-def test_merging_after_training_on_real_pictures_changes_no_answer():
+def test_merging_after_training_on_real_pictures_changes_no_answer(data_folder):
     data = cifar10_small()
     inputs = example_inputs(data, 4)
-    network = copy.deepcopy(load_model(data_file("cifar10-resnet20.pt"), "benchmarks.networks:resnet20").module)
+    network = copy.deepcopy(load_model(data_folder / "cifar10-resnet20.pt", "benchmarks.networks:resnet20").module)
     structure = network_structure(network, inputs)
     allocation = {group.name: group.size - group.size * 3 // 8 for group in structure.groups}
     shaping = Shaping(CentripetalSgd(), Context(network, inputs, structure, data, 0), allocation, steps=24)
