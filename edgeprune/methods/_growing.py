@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edgeprune.contracts import Context
+from edgeprune.methods._gates import multiply
 from edgeprune.network.groups import Allocation, Scores, Structure
 from edgeprune.network.reduction import Slot, over_mean, unit_norms, weight_slots
 from edgeprune.network.selection import select_units
@@ -34,6 +35,10 @@ class UnitDecay:
                 weight = parameters[slot.tensor]
                 if weight.grad is not None:
                     weight.grad += slot.spread(factor, weight) * weight.detach()
+
+    def shrink(self, network: nn.Module, group: str, left: torch.Tensor) -> None:
+        """Multiply all that makes the units of a group by what is left of each (size,), in place."""
+        multiply(dict(network.named_parameters()), self._slots[group], left)
 
 
 def removed_marks(structure: Structure, scores: Scores, allocation: Allocation) -> dict[str, torch.Tensor]:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import picture_context, train_on_pictures
 from small_networks import Plain, Residual, randomise
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.data import cifar10_small
 from edgeprune.contracts import Context, Step
 from edgeprune.errors import TrainingError, UnknownNameError
 from edgeprune.methods._clusters import Averages, averages, even_clusters, k_means_clusters, largest_distance
 from edgeprune.methods.centripetal_sgd import CentripetalSgd
 from edgeprune.network.cutting import named_tensors
-from edgeprune.network.data import example_inputs
 from edgeprune.network.equivalence import check_masked_equivalence
 from edgeprune.network.evaluation import evaluate
 from edgeprune.network.groups import Slice
-from edgeprune.network.image_loaders import TensorLoader
-from edgeprune.network.model import load_model
 from edgeprune.network.plan import MergeChannels
 from edgeprune.network.shaping import Shaping
 from edgeprune.network.structure import network_structure
@@ -110,13 +105,11 @@ def test_saved_clusters_win_over_those_of_a_new_start():
 
 @pytest.mark.data
 def test_merging_after_training_on_real_pictures_changes_no_answer(data_folder):
-    data = cifar10_small()
-    inputs = example_inputs(data, 4)
-    network = copy.deepcopy(load_model(data_folder / "cifar10-resnet20.pt", "benchmarks.networks:resnet20").module)
-    structure = network_structure(network, inputs)
+    context = picture_context(data_folder)
+    network, structure, inputs, data = context.network, context.structure, context.example_inputs, context.data
     allocation = {group.name: group.size - group.size * 3 // 8 for group in structure.groups}
-    shaping = Shaping(CentripetalSgd(), Context(network, inputs, structure, data, 0), allocation, steps=24)
-    _train(network, shaping, data.train)
+    shaping = Shaping(CentripetalSgd(), context, allocation, steps=24)
+    train_on_pictures(shaping)
     plan = shaping.plan()
     assert {edit.group: len(edit.keep) for edit in plan.edits} == allocation
     assert all(isinstance(edit, MergeChannels) for edit in plan.edits)
@@ -131,18 +124,3 @@ def test_merging_after_training_on_real_pictures_changes_no_answer(data_folder):
     assert max(float((before - after).abs().max()) for before, after in pairs) < 1e-4
     assert all(torch.equal(before.argmax(1), after.argmax(1)) for before, after in pairs)
     assert evaluate(smaller, data) == evaluate(network, data) > 0.2
-
-
-def _train(network: nn.Module, shaping: Shaping, loader: TensorLoader) -> None:
-    optimiser = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    network.train()
-    batches = [(images[:32], labels[:32]) for images, labels in loader]
-    for step in range(shaping.steps):
-        images, labels = batches[step % len(batches)]
-        shaping.before_step(0.01)
-        loss = F.cross_entropy(network(images), labels) + shaping.penalty()
-        optimiser.zero_grad()
-        loss.backward()
-        shaping.after_backward()
-        optimiser.step()
-        shaping.after_step()
