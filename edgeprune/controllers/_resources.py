@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.bench.layer_cost import LayerCost, LayerCosts, Tile
+from edgeprune.bench.layer_cost import LayerCosts, Tile
 from edgeprune.controllers._program import Cost, Node
 from edgeprune.controllers._ranked import Ranked
+from edgeprune.network.layer_times import layer_milliseconds
 from edgeprune.network.moments import peak_moment
 from edgeprune.network.selection import allowed_counts, select_units
 
 if TYPE_CHECKING:
     from edgeprune.contracts import Problem
     from edgeprune.controllers._demands import Demand
-    from edgeprune.network.groups import Allocation, Factorisation, Group, Layer, Structure
+    from edgeprune.network.groups import Allocation, Factorisation, Group, Layer
 
 _PEAK = "peak"
 _MOMENT = "moment:"
@@ -58,7 +59,7 @@ class Resources:
         self._problem = problem
         self._sizes = {group.name: group.size for group in problem.structure.groups}
         self._layers = problem.structure.layers
-        self._ms_of = [_milliseconds(problem.structure, costs) for costs in _tables(problem)]
+        self._ms_of = [layer_milliseconds(problem.structure, costs) for costs in _tables(problem)]
         self._ranked = {
             found.layer: _ranked(found, _tables(problem))
             for found in problem.structure.factorisations
@@ -214,34 +215,6 @@ def _tables(problem: Problem) -> tuple[LayerCosts | None, ...]:
     """Return the measured layers of every target; None where there are none."""
     others = dict(enumerate(problem.other_costs))
     return (problem.costs, *(others.get(place) for place in range(len(problem.limits.others))))
-
-
-def _milliseconds(structure: Structure, measured: LayerCosts | None) -> Mapping[str, Callable[[float, float], float]]:
-    """Return the milliseconds of each layer by the parts of its channels that stay; empty without measured layers.
-
-    A layer that was not measured takes what the others take for as many multiply-accumulates.
-    """
-    costs = measured.layers if measured else {}
-    known = [layer for layer in structure.layers if layer.name in costs]
-    macs = sum(layer.macs for layer in known)
-    per_mac = sum(costs[layer.name].whole_ms for layer in known) / macs if macs else 0.0
-    found: dict[str, Callable[[float, float], float]] = {}
-    for layer in structure.layers if costs else ():
-        if layer.name in costs:
-            found[layer.name] = _measured(costs[layer.name])
-        else:
-            found[layer.name] = _estimated(layer.macs * per_mac)
-    return found
-
-
-def _measured(cost: LayerCost) -> Callable[[float, float], float]:
-    outputs = cost.over_outputs[-1][0]
-    inputs = cost.over_inputs[-1][0] if cost.over_inputs else 0
-    return lambda in_part, out_part: cost.ms(round(inputs * in_part), round(outputs * out_part))
-
-
-def _estimated(whole_ms: float) -> Callable[[float, float], float]:
-    return lambda in_part, out_part: whole_ms * in_part * out_part
 
 
 def _group_node(group: Group, problem: Problem) -> Node:

@@ -71,16 +71,17 @@ def _counts(group: Group, multiple: int) -> list[int]:
 
 def _layer_macs(layer: Layer, kept_part: Mapping[str, float], chain: tuple[LayerShape, ...]) -> float:
     """Of a chain the first layer shrinks with the inputs, and the last with the outputs."""
-    out_part = _mean_part(layer.out_parts, kept_part)
+    out_part = mean_part(layer.out_parts, kept_part)
     if chain:
         first, *middle, last = (shape.macs for shape in chain)
-        return first * _mean_part(layer.in_parts, kept_part) + sum(middle) + last * out_part
+        return first * mean_part(layer.in_parts, kept_part) + sum(middle) + last * out_part
     if layer.apart:
         return layer.macs * out_part
-    return layer.macs * _mean_part(layer.in_parts, kept_part) * out_part
+    return layer.macs * mean_part(layer.in_parts, kept_part) * out_part
 
 
-def _mean_part(parts: tuple[tuple[str | None, int], ...], kept_part: Mapping[str, float]) -> float:
+def mean_part(parts: tuple[tuple[str | None, int], ...], kept_part: Mapping[str, float]) -> float:
+    """Return the part of the channels on one side of a layer that stays, by the part of each group's units."""
     total = sum(channels for _, channels in parts)
     staying = sum(channels * kept_part.get(name or "", 1.0) for name, channels in parts)
     return staying / total if total else 1.0

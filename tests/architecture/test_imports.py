@@ -23,7 +23,8 @@ _HEAVY = (
 _NEEDS_TORCH = ("edgeprune/network/", "edgeprune/methods/", "edgeprune/run/")
 _NEEDS_TORCH_FILES = {"edgeprune/api.py", "edgeprune/loop.py", "edgeprune/demo.py"}
 _LIGHT_NETWORK = {
-    f"edgeprune/network/{name}.py" for name in ("__init__", "groups", "moments", "plan", "selection", "steps")
+    f"edgeprune/network/{name}.py"
+    for name in ("__init__", "groups", "layer_times", "moments", "plan", "selection", "steps")
 }
 _BLOCKED_IMPORT = """
 import sys
