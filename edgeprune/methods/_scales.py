@@ -6,11 +6,19 @@ from collections.abc import Mapping
 
 import torch
 
-from edgeprune.contracts import Context
+from edgeprune.contracts import Context, Step
 from edgeprune.network.groups import Group, Scores
 from edgeprune.network.reduction import Slot, norm_scales, weight_slots
 
+_STEPS_OF_THE_PAPERS = 60_000
+_HARDEST = 100.0
+
 Weights = Mapping[str, torch.Tensor]
+
+
+def harder(step: Step) -> float:
+    """Return how many times harder a penalty pulls than in a training of about 60,000 steps; at most 100 times."""
+    return min(_HARDEST, max(1.0, _STEPS_OF_THE_PAPERS / step.total))
 
 
 def scale_slots(context: Context) -> dict[str, tuple[Slot, ...]]:

@@ -12,7 +12,7 @@ from edgeprune.contracts import Context
 from edgeprune.errors import TrainingError, UsageError
 from edgeprune.network.batches import OnDevice, as_inputs, device_of
 from edgeprune.network.data import Data, calibration_batches
-from edgeprune.network.groups import Group
+from edgeprune.network.groups import Group, Scores
 from edgeprune.network.reduction import Slot, weight_slots
 
 Weights = Mapping[str, nn.Parameter]
@@ -33,15 +33,45 @@ def gate_gradient(slots: Sequence[Slot], parameters: Weights) -> torch.Tensor:
 
 def squared_changes(context: Context, data: Data, batches: int) -> dict[str, torch.Tensor]:
     """Return by group the squared first-order change of a batch's loss without each unit, the mean over batches."""
-    parameters, groups = dict(context.network.named_parameters()), context.structure.groups
-    gates = {group.name: gate_slots(group, parameters) for group in groups}
-    totals = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
+    parameters = dict(context.network.named_parameters())
+    gates = {group.name: gate_slots(group, parameters) for group in context.structure.groups}
+    return squared_changes_at(gates, context, data, batches)
+
+
+def squared_changes_at(
+    slots: Mapping[str, Sequence[Slot]], context: Context, data: Data, batches: int
+) -> dict[str, torch.Tensor]:
+    """Return by group the square of the sum of g * w over each unit's slots, the mean over batches (size,)."""
+    parameters = dict(context.network.named_parameters())
+    sizes = {group.name: group.size for group in context.structure.groups}
+    totals = {name: torch.zeros(sizes[name], dtype=torch.float64) for name in slots}
     used = 0
     for _ in backward_passes(context.network, data, batches):
         used += 1
-        for name, slots in gates.items():
-            totals[name] += gate_gradient(slots, parameters) ** 2
+        for name, own in slots.items():
+            totals[name] += gate_gradient(own, parameters) ** 2
     return {name: total / used for name, total in totals.items()}
+
+
+def mean_changes(context: Context, data: Data, batches: int, power: int = 1) -> dict[str, torch.Tensor]:
+    """Return by parameter (g * w) ** power, the mean over batches, float64."""
+    parameters = dict(context.network.named_parameters())
+    totals = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in parameters.items()}
+    used = 0
+    for _ in backward_passes(context.network, data, batches):
+        used += 1
+        for name, weight in parameters.items():
+            totals[name] += change(weight) ** power
+    return {name: total / used for name, total in totals.items()}
+
+
+def unit_totals(context: Context, values: Mapping[str, torch.Tensor]) -> Scores:
+    """Return as scores the sums of values, shaped like the parameters, over all that removing a unit removes."""
+    scores = {}
+    for group in context.structure.groups:
+        parts = [slot.sums(values[slot.tensor]).cpu() for slot in weight_slots(group, values)]
+        scores[group.name] = tuple(torch.stack(parts).sum(0).tolist())
+    return scores
 
 
 def change(parameter: nn.Parameter) -> torch.Tensor:

@@ -18,11 +18,10 @@ from torch import nn
 
 from edgeprune.contracts import Context, Method, Step
 from edgeprune.errors import UsageError
+from edgeprune.methods._scales import harder
 from edgeprune.network.groups import Allocation, Scores
 from edgeprune.network.reduction import Slot, weight_slots
 
-_STEPS_OF_THE_PAPER = 60_000
-_HARDEST = 100.0
 _TINY = 1e-24  # the slope of a root at zero is infinite
 
 
@@ -53,7 +52,7 @@ class GroupLasso(Method):
 
     def before_step(self, network: nn.Module, step: Step) -> None:
         """Set the strength by the length of the training."""
-        self._now = self.strength * min(_HARDEST, max(1.0, _STEPS_OF_THE_PAPER / step.total))
+        self._now = self.strength * harder(step)
 
     def penalty(self, network: nn.Module) -> torch.Tensor:
         """Return the sum of the units' norms, weighted."""

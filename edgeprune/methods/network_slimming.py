@@ -15,12 +15,9 @@ from torch import nn
 
 from edgeprune.contracts import Context, Method, Step
 from edgeprune.errors import UsageError
-from edgeprune.methods._scales import mean_scale, scale_scores, scale_slots
+from edgeprune.methods._scales import harder, mean_scale, scale_scores, scale_slots
 from edgeprune.network.groups import Allocation, Scores
 from edgeprune.network.reduction import Slot
-
-_STEPS_OF_THE_PAPER = 60_000
-_HARDEST = 100.0
 
 
 class NetworkSlimming(Method):
@@ -46,7 +43,7 @@ class NetworkSlimming(Method):
 
     def before_step(self, network: nn.Module, step: Step) -> None:
         """Set the strength by the length of the training."""
-        self._now = self.strength * min(_HARDEST, max(1.0, _STEPS_OF_THE_PAPER / step.total))
+        self._now = self.strength * harder(step)
 
     def penalty(self, network: nn.Module) -> torch.Tensor:
         """Return the sum of the sizes of all scales, weighted."""

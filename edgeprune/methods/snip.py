@@ -9,12 +9,9 @@ removes are added up; gradients are averaged over batches. The scale is that of 
 
 from __future__ import annotations
 
-import torch
-
 from edgeprune.contracts import Context, Method
-from edgeprune.methods._taylor import backward_passes, change, counted, data_of
+from edgeprune.methods._taylor import counted, data_of, mean_changes, unit_totals
 from edgeprune.network.groups import Scores
-from edgeprune.network.reduction import weight_slots
 
 
 class Snip(Method):
@@ -28,20 +25,5 @@ class Snip(Method):
 
     def score(self, context: Context) -> Scores:
         """Score every unit, on the one scale of the loss; raises UsageError without data."""
-        data = data_of(context, "snip")
-        parameters = dict(context.network.named_parameters())
-        totals = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in parameters.items()}
-        used = 0
-        for _ in backward_passes(context.network, data, self.batches):
-            used += 1
-            for name, weight in parameters.items():
-                totals[name] += change(weight)
-        sizes = {name: (total / used).abs() for name, total in totals.items()}
-        return {
-            group.name: tuple(
-                torch.stack([slot.sums(sizes[slot.tensor]).cpu() for slot in weight_slots(group, parameters)])
-                .sum(0)
-                .tolist()
-            )
-            for group in context.structure.groups
-        }
+        changes = mean_changes(context, data_of(context, "snip"), self.batches)
+        return unit_totals(context, {name: change.abs() for name, change in changes.items()})

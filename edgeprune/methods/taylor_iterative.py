@@ -19,6 +19,7 @@ from torch import nn
 
 from edgeprune.contracts import Context, Method, Step
 from edgeprune.errors import UsageError
+from edgeprune.methods._gates import multiply
 from edgeprune.methods._taylor import counted, data_of, gate_gradient, gate_slots, squared_changes
 from edgeprune.network.groups import Allocation, Group, Scores
 from edgeprune.network.reduction import Slot
@@ -87,11 +88,8 @@ class TaylorIterative(Method):
     def after_step(self, network: nn.Module) -> None:
         """Keep closed what was closed."""
         parameters = dict(network.named_parameters())
-        with torch.no_grad():
-            for name, slots in self._gates.items():
-                for slot in slots:
-                    weight = parameters[slot.tensor]
-                    weight.mul_(slot.spread((~self._closed[name]).float(), weight, elsewhere=1.0))
+        for name, slots in self._gates.items():
+            multiply(parameters, slots, (~self._closed[name]).double())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the gates, and what is known of them."""

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import torch
-
 from edgeprune.contracts import Context, Method
-from edgeprune.methods._taylor import Weights, backward_passes, counted, data_of, gate_gradient
+from edgeprune.methods._taylor import Weights, counted, data_of, squared_changes_at
 from edgeprune.network.groups import Group, Scores
 from edgeprune.network.reduction import Slot, norm_tensors, weight_slots
 
@@ -35,13 +33,8 @@ class TaylorNorm(Method):
         groups, parameters = context.structure.groups, dict(context.network.named_parameters())
         norms = norm_tensors(context.network)
         slots = {group.name: _slots(group, parameters, norms) for group in groups}
-        totals = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
-        used = 0
-        for _ in backward_passes(context.network, data, self.batches):
-            used += 1
-            for name, own in slots.items():
-                totals[name] += gate_gradient(own, parameters) ** 2
-        return {name: tuple((total / used).tolist()) for name, total in totals.items()}
+        changes = squared_changes_at(slots, context, data, self.batches)
+        return {name: tuple(own.tolist()) for name, own in changes.items()}
 
 
 def _slots(group: Group, parameters: Weights, norms: Collection[str]) -> tuple[Slot, ...]:

@@ -9,12 +9,9 @@ all scores are taken at once, on the trained network in eval mode.
 
 from __future__ import annotations
 
-import torch
-
 from edgeprune.contracts import Context, Method
-from edgeprune.methods._taylor import backward_passes, change, counted, data_of
+from edgeprune.methods._taylor import counted, data_of, mean_changes, unit_totals
 from edgeprune.network.groups import Scores
-from edgeprune.network.reduction import weight_slots
 
 
 class TaylorWeights(Method):
@@ -29,19 +26,5 @@ class TaylorWeights(Method):
 
     def score(self, context: Context) -> Scores:
         """Score every unit, on the one scale of the loss; raises UsageError without data."""
-        data = data_of(context, "taylor-weights")
-        parameters = dict(context.network.named_parameters())
-        totals = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in parameters.items()}
-        used = 0
-        for _ in backward_passes(context.network, data, self.batches):
-            used += 1
-            for name, weight in parameters.items():
-                totals[name] += change(weight) ** 2
-        return {
-            group.name: tuple(
-                torch.stack([slot.sums(totals[slot.tensor] / used).cpu() for slot in weight_slots(group, parameters)])
-                .sum(0)
-                .tolist()
-            )
-            for group in context.structure.groups
-        }
+        squares = mean_changes(context, data_of(context, "taylor-weights"), self.batches, power=2)
+        return unit_totals(context, squares)
