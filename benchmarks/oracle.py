@@ -1,8 +1,8 @@
 """How well each method foretells what removing a unit does to the loss.
 
 `python -m benchmarks.oracle [--out FOLDER] [--methods NAME ...]` needs EDGEPRUNE_DATA. The oracle removes every unit of
-the pretrained ResNet-20 by itself and takes the loss over 2,000 training pictures; each group is on the disk as soon as
-it is done, so that a stopped benchmark goes on where it was. It writes results/oracle.json and results/oracle.md.
+the pretrained ResNet-20 by itself and takes the loss over 2,000 training pictures; each group and each method is on the
+disk as soon as it is done, so that a stopped benchmark goes on where it was. Writes results/oracle.json and oracle.md.
 """
 
 from __future__ import annotations
@@ -142,11 +142,16 @@ def main() -> None:
     inputs = example_inputs(data)
     structure = network_structure(network, inputs)
     changes = oracle(network, structure, data, arguments.out / "oracle.jsonl", progress)
-    lines = []
+    file = arguments.out / "methods.jsonl"
+    lines = [Line(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
     for method in arguments.methods:
+        if method in {line.method for line in lines}:
+            continue
         context = Context(copy.deepcopy(network), inputs, structure, data, seed=0)
         lines.append(correlations(method, context, changes))
+        append_line(file, json.dumps(asdict(lines[-1])))
         progress.say(f"{method}: {lines[-1].overall:.3f} over all units, {lines[-1].within:.3f} within a group")
+    lines.sort(key=lambda line: line.method)
     write_text(_RESULTS / "oracle.json", json.dumps([asdict(line) for line in lines], indent=1) + "\n")
     write_text(_RESULTS / "oracle.md", _heading(changes) + table(lines) + "\n")
 

@@ -39,7 +39,8 @@ def test_it_has_two_numbers_a_group_and_two_a_channel_and_gates_lie_between_0_an
     assert channels % groups == 0
     assert groups <= 16
     assert sum(parameter.numel() for parameter in attention.parameters()) == 2 * groups + 2 * channels
-    positions, gates = attention.gates(torch.randn(2, channels, side, side))
+    with torch.no_grad():
+        positions, gates = attention.gates(torch.randn(2, channels, side, side))
     assert all(bool(torch.isfinite(values).all()) for values in (positions, gates))
     assert 0 < float(gates.min()) <= float(gates.max()) < 1
 
