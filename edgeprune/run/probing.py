@@ -176,7 +176,7 @@ class _Bench:
             plan = self._method.plan(self.structure, self.scores, allocation)
             network = apply(plan, self.network, self.inputs, via="auto")
             check_masked_equivalence(self.network, network, plan, self.inputs)
-        order = BuildOrder(self.question.target, self._runtime, self.inputs, self._samples, self._samples)
+        order = BuildOrder(self.question.target, self._runtime, self.inputs, self._samples, calibration=self._samples)
         built = build_verified(network, order, self._folder / "network", self._progress)
         found: Measurement = measure(built.artifact, self.question.target, QUICK, self._progress)
         self.warnings += found.warnings
