@@ -1,6 +1,6 @@
 """Finds and cuts the coupled channels of many networks, and proves every cut.
 
-    python -m benchmarks.coverage --peer                                      everything: ours, then Torch-Pruning
+    python -m benchmarks.coverage --peer                                      everything, ours beside Torch-Pruning
     python -m benchmarks.coverage --only resnet18 --out /tmp/coverage.jsonl   ours, one network
     python -m benchmarks.coverage --summary benchmarks/results/coverage.jsonl the table
 
@@ -45,7 +45,7 @@ Row = dict[str, Any]
 Cut = Callable[[nn.Module, Tensor, Row], None]
 
 
-class LateError(Exception):
+class LateError(BaseException):
     """The time limit is over."""
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/coverage.jsonl"))
-    parser.add_argument("--peer", action="store_true", help="run Torch-Pruning afterwards")
+    parser.add_argument("--peer", action="store_true", help="run Torch-Pruning on each network too")
     parser.add_argument("--source", choices=("torchvision", "timm"), help="only these networks")
     parser.add_argument("--only", nargs="*", default=[], help="only networks of these names")
     parser.add_argument("--summary", type=Path, help="print the table of a finished run")
@@ -67,10 +67,11 @@ def main() -> None:
     entries = [*torchvision_entries(), *timm_entries(Path(__file__).parent / "results" / "timm_members.json")]
     lines = options.out.read_text().splitlines() if options.out.exists() else []
     done = {(row["tool"], row["name"]) for row in map(json.loads, lines)}
-    for tool, cut in TOOLS.items():
-        for entry in entries if tool == OWN or options.peer else ():
-            wanted = not options.only or entry.name in options.only
-            if wanted and options.source in (None, entry.source) and (tool, entry.label) not in done:
+    tools = TOOLS if options.peer else {OWN: own_cut}
+    for entry in entries:
+        wanted = not options.only or entry.name in options.only
+        for tool, cut in tools.items() if wanted and options.source in (None, entry.source) else ():
+            if (tool, entry.label) not in done:
                 row = run(entry, tool, cut)
                 with options.out.open("a") as file:
                     file.write(json.dumps(row) + "\n")

@@ -1,18 +1,17 @@
 """Cutting: what follows, what is refused, and that the caller's network stays as it was."""
 
-import hashlib
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edgeprune.errors import ExportError, ModelError, PlanError, UnknownNameError
+from edgeprune.errors import ExportError
 from edgeprune.network.equivalence import check_masked_equivalence
 from edgeprune.network.following import FixedSizeError
 from edgeprune.network.plan import Plan, PruneChannels
 from edgeprune.network.structure import channel_groups
 from edgeprune.network.surgery import apply, fixed_size
+from tests.hashing import hashed
 from tests.network.random_networks import RandomNetwork
 from tests.network.test_random_networks import lively
 from tests.small_networks import Depthwise, Plain, Residual
@@ -24,16 +23,6 @@ def half(network, inputs, names=None):
     """A plan that keeps every second unit of some groups, or of all."""
     groups = [group for group in channel_groups(network, inputs) if names is None or group.name in names]
     return Plan(tuple(PruneChannels(group.name, tuple(range(0, group.size, 2))) for group in groups))
-
-
-def hashed(network):
-    digest = hashlib.sha256()
-    for name, module in network.named_modules():
-        plain = {key: value for key, value in vars(module).items() if isinstance(value, (int, float, str, tuple))}
-        digest.update(f"{name} {type(module)} {sorted(plain.items())}".encode())
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode() + tensor.numpy().tobytes() + str(tensor.shape).encode())
-    return digest.hexdigest()
 
 
 def proved(network, plan, inputs, via="modules"):
@@ -154,47 +143,6 @@ def test_attention_heads_and_its_stream_are_cut_apart():
     attention = cut.blocks[0].attention
     assert (attention.num_heads, attention.embed_dim, attention.head_dim) == (3, 16, 4)
     assert attention.in_proj_weight.shape == (36, 16)
-
-
-BAD_KEEPS = [
-    ((), "is empty. Keep at least one of its 8 units"),
-    ((0, 8), "holds unit 8, but its units are 0 to 7"),
-    ((-1, 2), "holds unit -1, but its units are 0 to 7"),
-    ((1, 1), "holds unit 1 twice"),
-    ((2, 1), "is not in ascending order"),
-    ((0, 1.5), "holds 1.5, which is no unit number"),
-    ((0, True), "holds True, which is no unit number"),
-]
-
-
-@pytest.mark.parametrize(("keep", "message"), BAD_KEEPS)
-def test_a_wrong_keep_list_is_refused_and_nothing_is_touched(keep, message):
-    network = Plain()
-    before = hashed(network)
-    with pytest.raises(PlanError, match=message):
-        apply(Plan((PruneChannels("conv1", keep),)), network, PICTURES)
-    assert hashed(network) == before
-
-
-def test_a_constraint_that_is_broken_is_named():
-    network = RandomNetwork([("padded", 8, "batch", 0)], "pool")
-    with pytest.raises(PlanError, match=r"keeps \[2, 1\] units of its 2 blocks.*padded equally on both sides"):
-        apply(Plan((PruneChannels("blocks.0.conv", keep=(0, 1, 4)),)), network, PICTURES)
-
-
-def test_unknown_and_repeated_groups_are_refused():
-    edit = PruneChannels("conv1", keep=(0,))
-    with pytest.raises(UnknownNameError, match=r"Unknown group 'conv3'\. Did you mean"):
-        apply(Plan((PruneChannels("conv3", keep=(0,)),)), Plain(), PICTURES)
-    with pytest.raises(PlanError, match="prunes group 'conv1' twice"):
-        apply(Plan((edit, edit)), Plain(), PICTURES)
-    with pytest.raises(UnknownNameError, match="way to cut"):
-        apply(Plan((edit,)), Plain(), PICTURES, via="magic")
-
-
-def test_wrong_inputs_are_refused():
-    with pytest.raises(ModelError, match="fails on the example inputs"):
-        apply(Plan(), Plain(), torch.zeros(1, 5, 8, 8))
 
 
 @pytest.mark.parametrize("via", ["modules", "export"])

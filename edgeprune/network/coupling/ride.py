@@ -202,18 +202,33 @@ def forward(model: nn.Module, example_inputs: Any) -> Any:
     inputs = as_inputs(example_inputs)
     try:
         return model(*inputs)
-    except FAILURES as error:
-        shapes = ", ".join(str(tuple(v.shape)) if isinstance(v, Tensor) else type(v).__name__ for v in inputs)
+    except HeavyRunError:
+        raise
+    except Exception as error:  # the code of a network may raise anything
+        code = getattr(type(model).forward, "__code__", None)
+        defined = f"{code.co_filename}:{code.co_firstlineno}" if code else ""
         raise ModelError(
-            f"The network fails on the example inputs ({shapes}) before anything was cut: "
-            f"{type(error).__name__}: {error} (at {raised_at(error)}). Give example_inputs that its forward accepts."
+            f"The network fails on the example inputs ({_shapes(inputs)}) before anything was cut: "
+            f"{type(error).__name__}: {first_line(error)} (at {raised_at(error, defined)}). "
+            f"Give example_inputs that its forward accepts."
         ) from error
 
 
-def raised_at(error: BaseException) -> str:
-    """The file and line of the network's own code where an error arose."""
+def _shapes(inputs: tuple[Any, ...]) -> str:
+    return ", ".join(str(tuple(v.shape)) if isinstance(v, Tensor) else type(v).__name__ for v in inputs)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the lists of possible signatures that PyTorch adds."""
+    return (str(error).splitlines() or [""])[0]
+
+
+def raised_at(error: BaseException, otherwise: str = "") -> str:
+    """The file and line of the network's own code where an error arose; `otherwise` where none of it ran."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_OWN_FOLDERS)]
+    if not own and otherwise:
+        return otherwise
     chosen = own[-1] if own else frames[-1]
     return f"{chosen.filename}:{chosen.lineno}"
 
@@ -228,9 +243,16 @@ def _plainly(model: nn.Module, inputs: tuple[Any, ...], _: Ride) -> Any:
 def trace_network(model: nn.Module, example_inputs: Any, run: Run = _plainly) -> Trace:
     """Run the network once, labels riding along; the network is left as it was.
 
-    A network that computes much runs on stand-ins for its inputs, unless it looks at numbers.
+    A network that computes much runs on stand-ins for its inputs, unless it looks at numbers. Raises ModelError
+    for what is no network, for inputs without a tensor, and where the network fails on them.
     """
     inputs = as_inputs(example_inputs)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"The network is a {type(model).__name__}. Give a torch.nn.Module.")
+    if not tensors_in(inputs):
+        raise ModelError(
+            f"The example inputs ({_shapes(inputs)}) hold no tensor. Give a tensor, or a tuple of what forward takes."
+        )
     with evaluating(model):
         try:
             return _ridden(model, inputs, run, MOST_MACS)
