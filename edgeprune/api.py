@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,9 @@ def shape(  # noqa: PLR0913  # as above
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
     network.eval()
     context = Context(network, inputs, network_structure(network, inputs), data, seed)
-    return Shaping(registry.load("methods", method)(), context, allocation, steps)
+    chosen = registry.load("methods", method)()
+    units = chosen.units(replace(context, network=copy.deepcopy(network)))
+    return Shaping(chosen, replace(context, structure=units), allocation, steps)
 
 
 def measure(artifact: str | Path, target: Target | str = "host", options: MeasureOptions = THOROUGH) -> Measurement:

@@ -16,6 +16,7 @@ import numpy as np
 from edgeprune.bench.layer_cost import LayerCosts, Tile
 from edgeprune.controllers._program import Cost, Node
 from edgeprune.controllers._ranked import Ranked
+from edgeprune.errors import UsageError
 from edgeprune.network.layer_times import layer_milliseconds
 from edgeprune.network.moments import peak_moment
 from edgeprune.network.selection import allowed_counts, select_units
@@ -132,6 +133,11 @@ class Resources:
     def _tabulate(self, layer: Layer) -> list[Cost]:
         ranked = self._ranked.get(layer.name)
         if ranked is not None:
+            if any(name is not None for name, _ in (*layer.in_parts, *layer.out_parts)):
+                raise UsageError(
+                    f"The controller plans the channels of {layer.name} or its ranks, not both at once. Use another "
+                    "controller (edgeprune list controllers), or a method that leaves the channels."
+                )
             whole = self._amounts(layer, _total(layer.in_parts), _total(layer.out_parts))
             counts = self._nodes[ranked.group].counts
             return [_cost((ranked.group,), lambda _, count: ranked.amounts(count, whole), (0,), counts)]

@@ -77,14 +77,20 @@ def ranked_layers(bench: Workbench, problem: Problem, allocation: Allocation) ->
                 scheme=one.scheme,
                 state=state,
                 rank=one.ranks[shown - 1],
+                units=kept,
                 layer_ms=problem.costs.layers[one.layer].whole_ms if problem.costs else None,
                 chain_ms=sum(problem.costs.chains[one.layer][shown]) if problem.costs else None,
                 kept_energy=sum(latest[:kept]) / (sum(latest) or 1.0),
-                energies=before,
-                trained_energies=after,
+                energies=_rounded(before),
+                trained_energies=_rounded(after),
             )
         )
     return tuple(found)
+
+
+def _rounded(energies: Sequence[float]) -> tuple[float, ...]:
+    """As many digits as a figure shows, so that the result stays a file that people open."""
+    return tuple(float(f"{value:.4g}") for value in energies)
 
 
 def left_whole(structure: Structure) -> tuple[str, ...]:

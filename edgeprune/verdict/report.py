@@ -12,6 +12,7 @@ from edgeprune.verdict.figures import accuracy_stages, latency_distributions, ou
 from edgeprune.verdict.history import History, Round, read_history
 from edgeprune.verdict.pages import render
 from edgeprune.verdict.result import Costs, Result, read_result
+from edgeprune.verdict.spectra import spectra
 
 _GROUPS_IN_ONE_COLUMN = 12
 
@@ -48,6 +49,8 @@ def _view(run_dir: Path, result: Result, history: History) -> dict[str, Any]:
         "kept_units": sum(int(bar.after) for bar in bars),
         "all_units": sum(int(bar.before) for bar in bars),
         "layers": tables.layer_bars(result),
+        "ranked": tables.ranked_rows(result),
+        "spectra": spectra(result.ranked_layers) if result.ranked_layers else "",
         "time": _time_parts(result),
         "command": _command_line(result),
         "facts": tables.facts(run_dir / "manifest.json"),

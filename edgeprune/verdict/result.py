@@ -136,7 +136,8 @@ class RankedLayer:
 
     It is "factorised", left "whole" because its ranks are worth more than their time, or "slower" because no chain of
     it was measured to be faster. `chain_ms` is that of the rank that was taken, else of the fastest one; both times are
-    of the layers alone on the target, None where latency was not limited. `energies` are the parts of the layer's
+    of the layers alone on the target, None where latency was not limited. `units` are the ranks that stay, all where
+    the layer stays whole. `energies` are the parts of the layer's
     energy by rank, before and after the method trained (the latter empty where it does not); `kept_energy` is what the
     rank holds of the latest of them.
     """
@@ -145,6 +146,7 @@ class RankedLayer:
     scheme: str
     state: Literal["factorised", "whole", "slower"]
     rank: tuple[int, ...]
+    units: int
     layer_ms: float | None
     chain_ms: float | None
     kept_energy: float

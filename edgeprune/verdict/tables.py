@@ -104,6 +104,22 @@ def group_bars(result: Result) -> tuple[Bar, ...]:
     return tuple(bars)
 
 
+def ranked_rows(result: Result) -> tuple[tuple[str, ...], ...]:
+    """Return for each layer that has ranks: its name, what became of it, the rank, both times, and the kept energy."""
+    states = {"factorised": "factorised", "whole": "kept whole", "slower": "rejected: slower"}
+    return tuple(
+        (
+            layer.layer,
+            states[layer.state],
+            f"{layer.scheme} {' x '.join(map(str, layer.rank))}",
+            "" if layer.layer_ms is None else significant(layer.layer_ms),
+            "" if layer.chain_ms is None else significant(layer.chain_ms),
+            in_percent(layer.kept_energy),
+        )
+        for layer in result.ranked_layers
+    )
+
+
 def layer_bars(result: Result) -> tuple[Bar, ...]:
     """Return milliseconds of the slowest layers before and after, all others summed in a last line without bars."""
     before, after = _by_name(result.layers.original), _by_name(result.layers.final)

@@ -125,6 +125,6 @@ def test_the_result_says_what_became_of_every_layer(tmp_path):
     }
     assert layers[SLOW].chain_ms > layers[SLOW].layer_ms
     assert layers["blocks.0.conv2"].kept_energy == pytest.approx(
-        sum(layers["blocks.0.conv2"].energies[: taken.counts[0]])
+        sum(layers["blocks.0.conv2"].energies[: taken.counts[0]]), rel=1e-3
     )
-    assert layers["blocks.1.conv1"].kept_energy == 1.0
+    assert layers["blocks.1.conv1"].kept_energy == pytest.approx(1.0)

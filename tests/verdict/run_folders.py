@@ -13,6 +13,7 @@ from edgeprune.verdict.result import (
     LayerTimes,
     ModelOrigin,
     Proof,
+    RankedLayer,
     Result,
     Seconds,
     Stages,
@@ -106,3 +107,14 @@ def write_run(folder: Path, result, trials):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "plan.json").write_text('{"schema": 1, "edits": [], "notes": {}}')
     return folder
+
+
+def ranked_layers():
+    """Return a layer of each outcome: factorised after a training, kept whole, slower as a chain."""
+    energies = tuple(0.2 * 0.8**rank for rank in range(48))
+    trained = (*energies[:12], *(1e-9 for _ in range(36)))
+    return (
+        RankedLayer("layer1.0.conv1", "spatial", "factorised", (12,), 12, 0.0413, 0.0287, 0.9991, energies, trained),
+        RankedLayer("layer1.0.conv2", "spatial", "whole", (4,), 48, 0.0413, 0.0149, 1.0, energies, energies),
+        RankedLayer("layer1.1.<i>", "tucker-2", "slower", (4, 6), 48, 0.0119, 0.0172, 1.0, energies, energies),
+    )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from run_folders import example_trials, measurement
+from run_folders import example_trials, measurement, ranked_layers
 
 from edgeprune.errors import UsageError
 from edgeprune.verdict.figures import outside_part, shown_range
@@ -215,6 +215,22 @@ def test_the_slowest_layers_keep_their_order_and_the_rest_is_summed(result):
 def test_a_group_that_was_left_alone_is_whole(result):
     bars = group_bars(replace(result, allocation={}))
     assert {bar.after_part for bar in bars} == {100.0}
+
+
+def test_layers_with_ranks_are_listed_with_both_times_and_their_spectra(make_run):
+    page, html, markdown = report(make_run(ranked_layers=ranked_layers()))
+    row = "layer1.0.conv1 factorised spatial 12 0.04130 0.02870 99.91 %"
+    assert row in page.words
+    assert "layer1.1.<i> rejected: slower tucker-2 4 x 6 0.01190 0.01720" in page.words
+    assert "| layer1.0.conv1 | factorised | spatial 12 | 0.04130 | 0.02870 | 99.91 % |" in markdown
+    assert 'aria-label="Energy by rank of 3 layers, before and after"' in html
+    assert "after the training" in page.words
+
+
+def test_a_run_without_ranks_says_nothing_of_them(make_run):
+    page, _, markdown = report(make_run())
+    assert "low rank" not in page.words
+    assert "energy kept" not in markdown
 
 
 def test_rounds_are_read_in_the_order_of_the_search(make_run):
