@@ -69,14 +69,15 @@ class Method(ABC):
     the network that `prepare` saw. A training that was killed goes on by `prepare` on the network as it came, then
     `load_state_dict`.
 
-    `scores_are_losses` declares that a score estimates how much the loss rises without the unit: such scores can be
-    weighed against what a unit costs, which a score that only ranks cannot.
+    `scores_are_losses`: a score estimates how much the loss rises without the unit, and so can be weighed against what
+    the unit costs. `reconstructs`: `finish` fits the weights by itself, and is called also without a training.
     """
 
     buys: ClassVar[frozenset[str]] = frozenset({"latency", "size", "macs"})
     needs_data: ClassVar[bool] = False
     trains: ClassVar[bool] = False
     scores_are_losses: ClassVar[bool] = False
+    reconstructs: ClassVar[bool] = False
 
     def units(self, context: Context) -> Structure:
         """Return what the controller allocates: the coupled channels, or what this method takes in their place.

@@ -198,6 +198,21 @@ def test_a_run_killed_while_it_is_shaped_resumes_to_the_same_end(
         assert result[key] == printed[key], key
 
 
+def test_what_a_method_fitted_to_data_is_replayed_from_the_run_folder(files: JobFiles, tmp_path: Path) -> None:
+    out = tmp_path / "fitted"
+    done = run([*job(files, out, "--macs", "70%", "--epochs", "0", "--json"), "--method", "asymmetric-svd"])
+    assert done.returncode == 0, done.stderr
+    stages = json.loads(done.stdout)["stages"]
+    assert stages["cut"] == stages["shaped"] is not None
+    plan = ep.Plan.from_json((out / "plan.json").read_text())
+    assert plan.factorisations
+    whole, final = network(), load_file(out / "weights.safetensors")
+    whole.load_state_dict(load_file(out / "shaped.safetensors"))
+    replayed = dict(ep.apply(plan, whole, torch.zeros(1, 3, 8, 8)).named_parameters())
+    assert set(replayed) < set(final)  # the batch norms were re-estimated after the cut
+    assert all(torch.equal(tensor, final[name]) for name, tensor in replayed.items())
+
+
 def test_epochs_before_the_cut_are_refused_where_the_method_only_scores(files: JobFiles, tmp_path: Path) -> None:
     done = run(job(files, tmp_path / "out", "--macs", "60%", "--epochs", "3", "--shape-epochs", "1"))
     assert done.returncode == 2

@@ -79,7 +79,8 @@ def spectrum_of(energies: Tensor) -> Spectrum:
     """Return a spectrum of one rank from the energies (full rank,) of its terms, whatever their order."""
     ordered = energies.sort(descending=True).values
     parts = ordered / ordered.sum().clamp_min(torch.finfo(ordered.dtype).tiny)
-    return Spectrum(tuple((rank,) for rank in range(1, len(parts) + 1)), tuple(parts.tolist()))
+    scores = tuple(parts.tolist())
+    return Spectrum(tuple((rank,) for rank in range(1, len(scores) + 1)), scores, scores)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def _spectrum(choice: Choice) -> Spectrum:
         kept[side] += 1
         ranks.append((kept[0], kept[1]))
         scores.append(worth / 2)
-    return Spectrum(tuple(ranks), tuple(scores))
+    return Spectrum(tuple(ranks), tuple(scores), tuple(scores))
 
 
 def _worth(matrices: list[torch.Tensor]) -> torch.Tensor:

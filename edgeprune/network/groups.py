@@ -98,7 +98,8 @@ class Factorisation:
     """What a layer becomes by the kept units of a group of ranks: whole with all of them, else a chain of layers.
 
     `ranks[kept - 1]` is the rank of that many units in the words of the scheme. `chains` are the layers of the chain
-    for those counts that need fewer multiply-accumulates than the whole layer.
+    for those counts that need fewer multiply-accumulates than the whole layer. `energies` says what part of the
+    layer's energy each unit holds.
     """
 
     layer: str
@@ -106,6 +107,7 @@ class Factorisation:
     scheme: str
     ranks: tuple[tuple[int, ...], ...]
     chains: tuple[tuple[int, tuple[LayerShape, ...]], ...]
+    energies: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def structure_from_dict(data: Mapping[str, Any]) -> Structure:
 
 def _factorisation_from_dict(data: Mapping[str, Any]) -> Factorisation:
     chains = tuple((count, tuple(shape_from_dict(shape) for shape in chain)) for count, chain in data["chains"])
-    return Factorisation(**{**data, "ranks": _frozen(data["ranks"]), "chains": chains})
+    tuples = {name: _frozen(data[name]) for name in ("ranks", "energies")}
+    return Factorisation(**{**data, **tuples, "chains": chains})
 
 
 def _group_from_dict(data: Mapping[str, Any]) -> Group:

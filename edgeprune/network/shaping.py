@@ -21,16 +21,17 @@ class Shaping:
     """Shapes the training of `context.network` towards an allocation; the caller owns the training loop.
 
     Build it before the optimiser, which then trains what the method adds to the network, too. `steps` is how many
-    optimiser steps the training will have. Raises UsageError for a method that does not train, or for no step.
+    optimiser steps the training will have; a method that reconstructs needs none. Raises UsageError for a method that
+    does neither, or for no step.
     """
 
     def __init__(self, method: Method, context: Context, allocation: Allocation, steps: int) -> None:
         """Let the method get ready."""
-        if not method.trains:
+        if not (method.trains or method.reconstructs):
             raise UsageError(
                 f"The method {type(method).__name__} does not shape a training: it only scores. Choose one that trains."
             )
-        if steps < 1:
+        if steps < 1 and not method.reconstructs:
             raise UsageError(f"A training of {steps} steps shapes nothing; give 1 or more.")
         self.method = method
         self.context = context

@@ -72,6 +72,9 @@ def _publish_network(bench: Workbench, built: Built, tuned: Tuned) -> None:
     write_text(folder.file("plan.json"), tuned.plan.to_json() + "\n")
     with replacing(folder.file("weights.safetensors")) as partial:
         save_weights(tuned.network, partial)
+    if tuned.whole is not bench.original:  # what the plan can be replayed on
+        with replacing(folder.file("shaped.safetensors")) as partial:
+            save_weights(tuned.whole, partial)
     for source in built.files:
         with replacing(folder.file(source.name)) as partial:
             shutil.copyfile(source, partial)

@@ -23,9 +23,13 @@ _RECALIBRATION_BATCHES = 50
 
 @dataclass(frozen=True)
 class Tuned:
-    """The network that goes to the target for good, the plan it came from, and its accuracy on the way."""
+    """The network that goes to the target for good, the plan it came from, and its accuracy on the way.
+
+    `whole` is the network that the plan was carried out on.
+    """
 
     network: nn.Module
+    whole: nn.Module
     plan: Plan
     proof: Proof
     stages: Stages
@@ -42,13 +46,13 @@ def finetune(bench: Workbench, method: Method, problem: Problem, chosen: Trial) 
     network, proof = bench.cut(plan, shaped.network)
     if not plan.edits:
         note = "The original is within the budget already; nothing was cut."
-        return Tuned(network, plan, proof, Stages(original=original), warnings=(note,))
+        return Tuned(network, shaped.network, plan, proof, Stages(original=original), warnings=(note,))
     cut = bench.accuracy("cut", network)
     with bench.watch("training"):
         recalibrate_batch_norm(network, bench.job.data, _RECALIBRATION_BATCHES)
     recalibrated = bench.accuracy("recalibrated", network)
     stages = Stages(original, cut, recalibrated, shaped=shaped.accuracy)
-    tuned = Tuned(network, plan, proof, stages, shaped.epochs)
+    tuned = Tuned(network, shaped.network, plan, proof, stages, shaped.epochs)
     if not chosen.feasible:
         note = "The best network found is outside the budget, so it was not trained."
         return replace(tuned, warnings=(note,))

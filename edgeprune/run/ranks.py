@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgeprune.contracts import Context
 from edgeprune.errors import UsageError
+from edgeprune.network.structure import network_structure
 from edgeprune.verdict.result import RankedLayer
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgeprune.bench.layer_cost import LayerCosts
-    from edgeprune.contracts import Problem
+    from edgeprune.contracts import Method, Problem
     from edgeprune.network.groups import Allocation, Factorisation, Group, Structure
     from edgeprune.run.workbench import Workbench
 
 STAGE = "ranks"
+_SHAPED = "energies-shaped"
 
 
 def faster_ranks(bench: Workbench, problem: Problem) -> Problem:
@@ -62,14 +68,14 @@ def candidates(factorisations: Sequence[Factorisation], costs: LayerCosts) -> li
 def ranked_layers(bench: Workbench, problem: Problem, allocation: Allocation) -> tuple[RankedLayer, ...]:
     """Return what became of each layer that has ranks, with its spectra before and after the training."""
     free = {group.name for group in problem.structure.groups}
-    saved = bench.folder.recall("scores-shaped") or {}
+    saved = bench.folder.recall(_SHAPED) or {}
     found = []
     for one in problem.structure.factorisations:
         kept = allocation.get(one.group, len(one.ranks)) if one.group in free else len(one.ranks)
         state: Literal["factorised", "whole", "slower"] = "slower" if one.group not in free else "whole"
         state = "factorised" if kept < len(one.ranks) else state
         shown = kept if state == "factorised" else _fastest(one, problem.costs)
-        before, after = problem.scores[one.group], tuple(saved.get(one.group, ()))
+        before, after = one.energies, tuple(saved.get(one.group, ()))
         latest = after or before
         found.append(
             RankedLayer(
@@ -86,6 +92,19 @@ def ranked_layers(bench: Workbench, problem: Problem, allocation: Allocation) ->
             )
         )
     return tuple(found)
+
+
+def note_energies(bench: Workbench, method: Method, shaped: nn.Module) -> None:
+    """Put on the disk how the energy of each layer with ranks is spread in the network that the method shaped."""
+
+    def compute() -> dict[str, list[float]]:
+        inputs, network = bench.job.example_inputs, copy.deepcopy(shaped)
+        coupled = network_structure(network, inputs)
+        units = method.units(Context(network, inputs, coupled, bench.job.data, bench.job.choices.seed))
+        return {found.group: list(found.energies) for found in units.factorisations}
+
+    with bench.watch("training"):
+        bench.folder.remember(_SHAPED, compute)
 
 
 def _rounded(energies: Sequence[float]) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ from edgeprune.network.plan import Plan
 from edgeprune.network.shaping import Shaping
 from edgeprune.network.training import Guides, RecoverySettings, recover
 from edgeprune.run.problem import score_units
+from edgeprune.run.ranks import note_energies
 from edgeprune.verdict.result import Epoch
 
 if TYPE_CHECKING:
@@ -51,20 +52,22 @@ def split_epochs(choices: Choices, method: Method) -> tuple[int, int]:
 
 
 def shape(bench: Workbench, method: Method, problem: Problem, chosen: Trial) -> Shaped:
-    """Train the whole network towards the chosen allocation, where the method does so; else return the original."""
+    """Train or fit the whole network towards the chosen allocation, where the method does so; else the original."""
     plan = Plan.from_json(chosen.plan) if chosen.plan else Plan()
     epochs, _ = split_epochs(bench.job.choices, method)
-    if not epochs or not plan.edits or not chosen.feasible:
+    if not (epochs or method.reconstructs) or not plan.edits or not chosen.feasible:
         return Shaped(bench.original, plan)
     seed = bench.job.choices.seed
     context = Context(copy.deepcopy(bench.original), bench.job.example_inputs, problem.structure, bench.job.data, seed)
     steps = epochs * count_batches(bench.job.data.train)
     with bench.watch("training"):
         shaping = Shaping(method, context, chosen.allocation, steps)
-        records = _train(bench, shaping, RecoverySettings(epochs=epochs, seed=seed))
+        records = _train(bench, shaping, RecoverySettings(epochs=epochs, seed=seed)) if epochs else ()
         shaping.finish()
     accuracy = bench.accuracy("shaped", context.network)
     scores = score_units(bench, method, problem.structure, context.network)
+    if problem.structure.factorisations:
+        note_energies(bench, method, context.network)
     # The allocation was measured: training changes which units stay, never how many.
     return Shaped(context.network, method.plan(problem.structure, scores, chosen.allocation), accuracy, records)
 

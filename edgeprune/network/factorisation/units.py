@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,10 +23,14 @@ _REMEDY = "Leave it whole."
 
 @dataclass(frozen=True)
 class Spectrum:
-    """How a layer can be truncated: the rank by kept units, and what each unit adds, largest first."""
+    """How a layer can be truncated: the rank by kept units, and what each unit adds, largest first.
+
+    `energies` are parts of the layer's energy, for the reader; `scores` are what is weighed.
+    """
 
     ranks: tuple[tuple[int, ...], ...]
     scores: tuple[float, ...]
+    energies: tuple[float, ...]
 
 
 Spectra = Callable[[Choice], Spectrum]
@@ -63,7 +67,7 @@ def with_ranks(
             counts = (*(count for count, _ in chains), size)
             macs, parameters = layer.macs // size, layer.parameters // size
             groups.append(Group(name, size, (), (), "rank", macs, parameters, exact=True, counts=counts))
-            found.append(Factorisation(layer.name, name, choice.scheme.name, spectrum.ranks, chains))
+            found.append(Factorisation(layer.name, name, choice.scheme.name, spectrum.ranks, chains, spectrum.energies))
     return replace(
         structure,
         groups=(*structure.groups, *groups),
@@ -111,14 +115,3 @@ def _chain(choice: Choice, rank: tuple[int, ...], shape: LayerShape) -> tuple[La
 
 def _macs(chain: tuple[LayerShape, ...]) -> int:
     return sum(shape.macs for shape in chain)
-
-
-def kept_energy(
-    structure: Structure, scores: Mapping[str, Sequence[float]], kept: Mapping[str, int]
-) -> dict[str, float]:
-    """The part of each factorised layer's energy that an allocation keeps, by layer."""
-    return {
-        found.layer: sum(scores[found.group][: kept[found.group]]) / sum(scores[found.group])
-        for found in structure.factorisations
-        if kept.get(found.group, len(found.ranks)) < len(found.ranks)
-    }

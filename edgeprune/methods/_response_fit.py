@@ -1,0 +1,75 @@
+"""The best map of a rank from what a layer answers to what it should answer, also through a rectifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+Tensor = torch.Tensor
+
+_RIDGE = 1e-6  # of the mean energy of an output
+_PENALTIES = (0.01, 1.0)  # on the distance of what stands in for the wanted outputs before the rectifier
+_ROUNDS = 25
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Outputs y (rows, outputs) become y @ matrix.T + offset; the matrix (outputs, outputs) has the rank."""
+
+    matrix: Tensor
+    offset: Tensor
+
+    def of(self, outputs: Tensor) -> Tensor:
+        """Return the fitted rows."""
+        return outputs @ self.matrix.T + self.offset
+
+
+class Regression:
+    """Fits targets from one set of rows, at one rank, by least squares; `shifted` allows an offset."""
+
+    def __init__(self, outputs: Tensor, rank: int, shifted: bool) -> None:
+        """Invert the products of the rows once for all targets."""
+        self._outputs, self._rank, self._shifted = outputs, rank, shifted
+        self._mean = outputs.mean(0) if shifted else torch.zeros_like(outputs[0])
+        self._centred = outputs - self._mean
+        self._products = self._centred.T @ self._centred
+        energy = self._products.diagonal().mean().clamp_min(torch.finfo(outputs.dtype).tiny)
+        self._factor = torch.linalg.cholesky(self._products + _RIDGE * energy * torch.eye(len(self._products)))
+
+    def fit(self, wanted: Tensor) -> Fit:
+        """Return the best map of the rank to `wanted`; where the rows are the wanted ones, all of it at full rank.
+
+        Reduced-rank regression: the unrestricted map, then the directions of the outputs in which it explains most.
+        """
+        mean = wanted.mean(0) if self._shifted else torch.zeros_like(wanted[0])
+        # The ridge draws the map towards leaving the outputs as they are, not towards nothing.
+        missing = (wanted - mean - self._centred).T @ self._centred
+        whole = torch.eye(len(self._products)).to(missing) + torch.cholesky_solve(missing.T, self._factor).T
+        _, directions = torch.linalg.eigh(whole @ self._products @ whole.T)
+        kept = directions[:, -self._rank :]
+        matrix = kept @ (kept.T @ whole)
+        return Fit(matrix, mean - matrix @ self._mean)
+
+    def fit_rectified(self, wanted: Tensor) -> Fit:
+        """Return the best map that was found for what a rectifier makes of `wanted`.
+
+        Takes turns: what may stand in for the wanted outputs, the same after the rectifier or nearer, in closed form
+        for each number; then the map to that.
+        """
+        goal = wanted.clamp_min(0)
+        fits = [self.fit(wanted)]
+        for penalty in _PENALTIES:
+            for _ in range(_ROUNDS):
+                fits.append(self.fit(stand_in(goal, fits[-1].of(self._outputs), penalty)))
+        ends = (fits[0], fits[-1])
+        return min(ends, key=lambda fit: float((fit.of(self._outputs).clamp_min(0) - goal).square().sum()))
+
+
+def stand_in(goal: Tensor, fitted: Tensor, penalty: float) -> Tensor:
+    """Return z that minimises (goal - max(z, 0))^2 + penalty * (z - fitted)^2, each number by itself."""
+    off = fitted.clamp_max(0)
+    on = ((goal + penalty * fitted) / (1 + penalty)).clamp_min(0)
+    cost_off = goal.square() + penalty * (off - fitted).square()
+    cost_on = (goal - on).square() + penalty * (on - fitted).square()
+    return torch.where(cost_off <= cost_on, off, on)
