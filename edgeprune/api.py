@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune import registry
 from edgeprune.bench.comparison import CompareOptions, Comparison
 from edgeprune.bench.comparison import compare as compare_artifacts
 from edgeprune.bench.measure import THOROUGH, MeasureOptions
@@ -94,11 +93,12 @@ def shape(  # noqa: PLR0913  # as above
     from edgeprune.contracts import Context
     from edgeprune.network.shaping import Shaping
     from edgeprune.network.structure import network_structure
+    from edgeprune.run.joining import load_method
 
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
     network.eval()
     context = Context(network, inputs, network_structure(network, inputs), data, seed)
-    chosen = registry.load("methods", method)()
+    chosen = load_method(method)
     units = chosen.units(replace(context, network=copy.deepcopy(network)))
     return Shaping(chosen, replace(context, structure=units), allocation, steps)
 

@@ -66,8 +66,7 @@ class Method(ABC):
     A method that `trains` is asked twice. Before the search, `score` sees the network as it came: these scores
     choose the allocation. Then `prepare` begins a training of the whole network towards that allocation, the hooks
     run at every step, `finish` ends it, and `score` and `plan` are asked again on the trained network. All hooks get
-    the network that `prepare` saw. A training that was killed goes on by `prepare` on the network as it came, then
-    `load_state_dict`.
+    the network that `prepare` saw. A killed training goes on by `prepare` on the network as it came, `load_state_dict`.
 
     `scores_are_losses`: a score estimates how much the loss rises without the unit, and so can be weighed against what
     the unit costs. `reconstructs`: `finish` fits the weights by itself, and is called also without a training.

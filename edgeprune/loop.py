@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from edgeprune import registry
 from edgeprune.bench.measurement import measurement_to_dict
 from edgeprune.contracts import Controller, Method, Problem, utilisation
+from edgeprune.run.chains import slower_chains, without_ranks_from
 from edgeprune.run.conclusion import Findings, conclude
 from edgeprune.run.fastest import OuterSearch
 from edgeprune.run.finetune import finetune
+from edgeprune.run.joining import load_method
 from edgeprune.run.problem import original_trial, state_problem
 from edgeprune.run.shaping import split_epochs
 from edgeprune.run.trial import Searched, Trial, best_of, kept_score, key_of, objection
@@ -31,7 +33,7 @@ def run_job(job: Job, progress: Progress, resume: bool = False) -> Result:
     a budget that was not met is no error but the verdict of the result.
     """
     folder = RunDir(job.out)
-    method: Method = registry.load("methods", job.choices.method)()
+    method = load_method(job.choices.method)
     split_epochs(job.choices, method)  # refuses what the method cannot do before anything is done
     with folder.claimed():
         folder.begin(job.identity(), job.facts(), resume)
@@ -47,17 +49,22 @@ def run_job(job: Job, progress: Progress, resume: bool = False) -> Result:
 
 def search(bench: Workbench, method: Method, problem: Problem) -> Searched:
     """Ask, measure and tell until the controller is done; what was measured before is told, not repeated."""
-    controller: Controller = registry.load("controllers", bench.job.choices.controller)(problem)
+    kind: type[Controller] = registry.load("controllers", bench.job.choices.controller)
+    controller = kind(problem)
     finished = {trial.key: trial for trial in map(Trial.from_json, bench.folder.trials("search"))}
-    trials = [original_trial(bench)]
+    trials = {key_of({}): original_trial(bench)}
     while (allocation := controller.ask()) is not None:
+        if slower := slower_chains(bench, problem, allocation):
+            problem = without_ranks_from(problem, slower)
+            controller = kind(problem)  # what was measured is told again as it is asked for
+            continue
         known = finished.get(key_of(allocation))
         trial = known or try_out(bench, method, problem, allocation, controller.expected_ms(allocation))
         controller.tell(allocation, trial.outcome)
-        trials.append(trial)
+        finished[trial.key] = trials[trial.key] = trial
     if controller.ending():
         bench.progress.say(f"the search ends: {controller.ending()}")
-    return Searched(tuple(trials), controller.ending())
+    return Searched(tuple(trials.values()), controller.ending())
 
 
 def try_out(

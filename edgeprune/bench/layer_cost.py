@@ -55,12 +55,14 @@ class LayerCost:
 class LayerCosts:
     """The costs of a network's layers by name, and what one inference of any network takes at least.
 
-    `chains` holds for layers that can be factorised the milliseconds of each layer of the chain, by kept units.
+    `chains` holds for layers that can be factorised the milliseconds of each layer of the chain, by kept units;
+    `chain_ends` the first and the last layer of the chain of their largest rank, where their channels can be cut.
     """
 
     layers: Mapping[str, LayerCost]
     floor_ms: float
     chains: Mapping[str, Mapping[int, tuple[float, ...]]] = field(default_factory=dict)
+    chain_ends: Mapping[str, tuple[LayerCost, LayerCost]] = field(default_factory=dict)
 
 
 def costs_from_dict(data: Mapping[str, Any]) -> LayerCosts:
@@ -70,7 +72,11 @@ def costs_from_dict(data: Mapping[str, Any]) -> LayerCosts:
         name: {int(count): tuple(map(float, chain)) for count, chain in by_count.items()}
         for name, by_count in data["chains"].items()
     }
-    return LayerCosts(layers, float(data["floor_ms"]), chains)
+    ends = {
+        name: (_cost_from_dict(first), _cost_from_dict(last))
+        for name, (first, last) in data.get("chain_ends", {}).items()
+    }
+    return LayerCosts(layers, float(data["floor_ms"]), chains, ends)
 
 
 def _cost_from_dict(data: Mapping[str, Any]) -> LayerCost:

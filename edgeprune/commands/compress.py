@@ -154,7 +154,8 @@ def describe(result: Result, out: Path) -> Answer:
 
 def _check_names(choices: Choices) -> None:
     """Refuse unknown names before anything slow is done."""
-    for kind, name in (("methods", choices.method), ("controllers", choices.controller)):
+    named = [("methods", name) for name in choices.method.split("+")]
+    for kind, name in (*named, ("controllers", choices.controller)):
         known = entries(kind)
         if name not in known:
             raise UnknownNameError(kind.removesuffix("s"), name, known)

@@ -38,10 +38,26 @@ class Node:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the options of one node, or of two, cost of every resource: (options,) or (options, options) arrays."""
+    """What the options of one node, or of two, cost of every resource: (options,) or (options, options) arrays.
+
+    What is endless cannot be chosen. With a `gate` it costs only while that node has its last option; the gate has
+    costs together with each of the two.
+    """
 
     nodes: tuple[str, ...]
     amounts: Mapping[str, Floats]
+    gate: str = ""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The nodes, and the gate."""
+        return (*self.nodes, self.gate) if self.gate else self.nodes
+
+    def forbidden(self) -> Floats:
+        """1 where an option, or a pair of them, cannot be chosen."""
+        tables = [~np.isfinite(amounts) for amounts in self.amounts.values()]
+        found: Floats = np.any(tables, axis=0).astype(float)
+        return found
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,7 @@ def solve(nodes: Sequence[Node], costs: Sequence[Cost], limits: Mapping[str, Lim
     found = milp(
         -program.objective(),
         integrality=program.integrality(),
-        bounds=Bounds(0, 1),
+        bounds=Bounds(0, program.most()),
         constraints=[*program.choices(), *program.sums(), *program.pairs(), *program.limits(limits)],
         options={"mip_rel_gap": _GAP, "time_limit": _TIME_LIMIT_S},
     )
@@ -83,13 +99,13 @@ def solve(nodes: Sequence[Node], costs: Sequence[Cost], limits: Mapping[str, Lim
 
 def merged(costs: Sequence[Cost]) -> list[Cost]:
     """Add up the costs of layers that join the same nodes, whichever way round."""
-    sums: dict[tuple[str, ...], dict[str, Floats]] = defaultdict(dict)
+    sums: dict[tuple[tuple[str, ...], str], dict[str, Floats]] = defaultdict(dict)
     for cost in costs:
         key = tuple(sorted(cost.nodes))
         for resource, amounts in cost.amounts.items():
             turned = amounts if key == cost.nodes else amounts.T
-            sums[key][resource] = sums[key].get(resource, 0.0) + turned
-    return [Cost(nodes, amounts) for nodes, amounts in sums.items()]
+            sums[key, cost.gate][resource] = sums[key, cost.gate].get(resource, 0.0) + turned
+    return [Cost(nodes, amounts, gate) for (nodes, gate), amounts in sums.items()]
 
 
 def combined(costs: Sequence[Cost], resource: str, scales: Mapping[str, float]) -> tuple[Cost, ...]:
@@ -97,7 +113,8 @@ def combined(costs: Sequence[Cost], resource: str, scales: Mapping[str, float]) 
     found = []
     for cost in costs:
         parts = [amounts * scales[name] for name, amounts in cost.amounts.items() if name in scales]
-        found.append(Cost(cost.nodes, {**cost.amounts, **({resource: np.sum(parts, axis=0)} if parts else {})}))
+        amounts = {**cost.amounts, **({resource: np.sum(parts, axis=0)} if parts else {})}
+        found.append(Cost(cost.nodes, amounts, cost.gate))
     return tuple(found)
 
 
@@ -116,7 +133,7 @@ class _Program:
         for cost in costs:
             if len(cost.nodes) == 2:
                 left, right = (len(self._nodes[name].counts) for name in cost.nodes)
-                self.pair_columns[cost.nodes] = self._take(left * right)
+                self.pair_columns[cost.key] = self._take(left * right)
 
     def _take(self, count: int) -> slice:
         self.width += count
@@ -134,6 +151,16 @@ class _Program:
     def integrality(self) -> npt.NDArray[np.int64]:
         """Options are taken or not; pairs follow."""
         return (np.arange(self.width) < self._choices).astype(np.int64)
+
+    def most(self) -> Floats:
+        """0 for what cannot be chosen, else 1."""
+        row = np.ones(self.width)
+        for cost in self._costs:
+            row[self._place(cost)] -= cost.forbidden().reshape(-1)
+        return np.maximum(row, 0.0)
+
+    def _place(self, cost: Cost) -> slice:
+        return self.pair_columns[cost.key] if len(cost.nodes) == 2 else self.columns[cost.nodes[0]]
 
     def choices(self) -> list[Any]:
         """One option of each node."""
@@ -159,16 +186,25 @@ class _Program:
         return rows.constraints()
 
     def pairs(self) -> list[Any]:
-        """The pairs with an option add up to that option."""
+        """The pairs with an option add up to that option; behind a gate, to that option while the gate is open."""
         rows = _Rows(self.width)
         for names, columns in self.pair_columns.items():
-            left, right = (_range(self.columns[name]) for name in names)
+            left, right = (self._options(name, *names[2:]) for name in names[:2])
             grid = _range(columns).reshape(len(left), len(right))
             for place, option in enumerate(left):
                 rows.add(np.append(grid[place], option), np.append(np.ones(len(right)), -1.0), 0.0, 0.0)
             for place, option in enumerate(right):
                 rows.add(np.append(grid[:, place], option), np.append(np.ones(len(left)), -1.0), 0.0, 0.0)
         return rows.constraints()
+
+    def _options(self, name: str, gate: str = "") -> npt.NDArray[np.int64]:
+        """The variables of the options of a node, or those of their pairs with the last option of a gate."""
+        if not gate:
+            return _range(self.columns[name])
+        names = tuple(sorted((name, gate)))
+        sizes = [len(self._nodes[one].counts) for one in names]
+        grid = _range(self.pair_columns[names]).reshape(sizes)
+        return grid[-1] if names[0] == gate else grid[:, -1]
 
     def limits(self, limits: Mapping[str, Limit]) -> list[Any]:
         """All that is chosen stays within each limit; each row is scaled to a limit of 100."""
@@ -179,9 +215,9 @@ class _Program:
             columns, weights = [], []
             for cost in self._costs:
                 if resource in cost.amounts:
-                    place = self.pair_columns.get(cost.nodes) or self.columns[cost.nodes[0]]
-                    columns.append(_range(place))
-                    weights.append(cost.amounts[resource].reshape(-1) * scale)
+                    amounts = cost.amounts[resource].reshape(-1)
+                    columns.append(_range(self._place(cost)))
+                    weights.append(np.where(np.isfinite(amounts), amounts, 0.0) * scale)
             if columns:
                 rows.add(np.concatenate(columns), np.concatenate(weights), -np.inf, room * scale)
         return rows.constraints()

@@ -7,16 +7,17 @@ layers were measured, and "moment:N" for the activations that must be in memory 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.bench.layer_cost import LayerCosts, Tile
 from edgeprune.controllers._program import Cost, Node
-from edgeprune.controllers._ranked import Ranked
-from edgeprune.errors import UsageError
+from edgeprune.controllers._ranked import Measured, Ranked
+from edgeprune.controllers._sides import Side, tabulated
 from edgeprune.network.layer_times import layer_milliseconds
 from edgeprune.network.moments import peak_moment
 from edgeprune.network.selection import allowed_counts, select_units
@@ -32,15 +33,6 @@ Parts = tuple[tuple[str | None, int], ...]
 MOST_OPTIONS = 16
 _SMALLEST_KEPT_PART = 0.1
 _PARAMETER_BYTES = 4.0
-
-
-@dataclass(frozen=True)
-class _Side:
-    """The channels on one side of a layer: what its node's count means, or a fixed number where it has no node."""
-
-    node: str | None
-    channels: int
-    channels_of: Callable[[int], float]
 
 
 @dataclass(frozen=True)
@@ -61,8 +53,9 @@ class Resources:
         self._sizes = {group.name: group.size for group in problem.structure.groups}
         self._layers = problem.structure.layers
         self._ms_of = [layer_milliseconds(problem.structure, costs) for costs in _tables(problem)]
+        layers = {layer.name: layer for layer in self._layers}
         self._ranked = {
-            found.layer: _ranked(found, _tables(problem))
+            found.layer: _ranked(found, layers[found.layer], _tables(problem))
             for found in problem.structure.factorisations
             if found.group in self._sizes
         }
@@ -83,9 +76,11 @@ class Resources:
         totals: dict[str, float] = defaultdict(float)
         for layer in self._layers:
             ranked = self._ranked.get(layer.name)
-            inputs, outputs = self._channels(layer.in_parts, kept), self._channels(layer.out_parts, kept)
-            amounts = self._amounts(layer, inputs, outputs)
-            for name, amount in (ranked.amounts(kept[ranked.group], amounts) if ranked else amounts).items():
+            sides = self._channels(layer.in_parts, kept), self._channels(layer.out_parts, kept)
+            amounts: Mapping[str, float] = self._amounts(layer, *sides)
+            if ranked is not None:
+                amounts = ranked.amounts(kept[ranked.group], *sides, amounts)
+            for name, amount in amounts.items():
                 totals[name] += amount
         if demand.resource == "memory":
             moments = self._problem.moments
@@ -132,16 +127,10 @@ class Resources:
 
     def _tabulate(self, layer: Layer) -> list[Cost]:
         ranked = self._ranked.get(layer.name)
-        if ranked is not None:
-            if any(name is not None for name, _ in (*layer.in_parts, *layer.out_parts)):
-                raise UsageError(
-                    f"The controller plans the channels of {layer.name} or its ranks, not both at once. Use another "
-                    "controller (edgeprune list controllers), or a method that leaves the channels."
-                )
-            whole = self._amounts(layer, _total(layer.in_parts), _total(layer.out_parts))
-            counts = self._nodes[ranked.group].counts
-            return [_cost((ranked.group,), lambda _, count: ranked.amounts(count, whole), (0,), counts)]
         left, right = self._side(layer.in_parts, layer), self._side(layer.out_parts, layer)
+        if ranked is not None:
+            whole = partial(self._amounts, layer)
+            return list(ranked.costs(left, right, lambda name: self._nodes[name].counts, whole))
         names = tuple(dict.fromkeys(side.node for side in (left, right) if side.node))
         if not names:
             for name, amount in self._amounts(layer, left.channels, right.channels).items():
@@ -150,7 +139,7 @@ class Resources:
         columns = self._nodes[names[-1]].counts
         if len(names) == 2:
             return [
-                _cost(
+                tabulated(
                     names,
                     lambda one, other: self._amounts(layer, left.channels_of(one), right.channels_of(other)),
                     self._nodes[names[0]].counts,
@@ -158,7 +147,7 @@ class Resources:
                 )
             ]
         return [
-            _cost(
+            tabulated(
                 names,
                 lambda _, count: self._amounts(layer, left.channels_of(count), right.channels_of(count)),
                 (0,),
@@ -172,16 +161,16 @@ class Resources:
                 counts = np.asarray(self._nodes[group].counts, float)
                 yield Cost((group,), {f"{_MOMENT}{place}": size * counts})
 
-    def _side(self, parts: Parts, layer: Layer) -> _Side:
+    def _side(self, parts: Parts, layer: Layer) -> Side:
         total = _total(parts)
         owned = [(name, channels) for name, channels in parts if name is not None]
         if not owned:
-            return _Side(None, total, lambda _: total)
+            return Side(None, total, lambda _: total)
         if len(owned) > 1:
-            return _Side(self._sum_node(parts, layer), total, float)
+            return Side(self._sum_node(parts, layer), total, float)
         (name, channels), rest = owned[0], total - owned[0][1]
         size = self._sizes[name]
-        return _Side(name, total, lambda count: rest + channels * count / size)
+        return Side(name, total, lambda count: rest + channels * count / size)
 
     def _sum_node(self, parts: Parts, layer: Layer) -> str:
         name = _sum_name(parts)
@@ -199,22 +188,13 @@ class Resources:
         return name
 
 
-def _cost(
-    names: tuple[str, ...],
-    amounts: Callable[[int, int], Mapping[str, float]],
-    rows: Sequence[int],
-    columns: Sequence[int],
-) -> Cost:
-    found = [[amounts(row, column) for column in columns] for row in rows]
-    tables = {name: np.array([[cell[name] for cell in line] for line in found]) for name in found[0][0]}
-    if len(names) == 1:
-        tables = {name: table[0] for name, table in tables.items()}
-    return Cost(names, tables)
-
-
-def _ranked(found: Factorisation, tables: Sequence[LayerCosts | None]) -> Ranked:
-    chains = {_ms_name(target, "chain"): costs.chains[found.layer] for target, costs in enumerate(tables) if costs}
-    return Ranked(found, chains)
+def _ranked(found: Factorisation, layer: Layer, tables: Sequence[LayerCosts | None]) -> Ranked:
+    measured = {
+        _ms_name(target, "chain"): Measured(costs.chains[found.layer], costs.chain_ends.get(found.layer))
+        for target, costs in enumerate(tables)
+        if costs
+    }
+    return Ranked(found, _total(layer.in_parts), _total(layer.out_parts), measured)
 
 
 def _tables(problem: Problem) -> tuple[LayerCosts | None, ...]:

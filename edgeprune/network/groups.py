@@ -99,7 +99,7 @@ class Factorisation:
 
     `ranks[kept - 1]` is the rank of that many units in the words of the scheme. `chains` are the layers of the chain
     for those counts that need fewer multiply-accumulates than the whole layer. `energies` says what part of the
-    layer's energy each unit holds.
+    layer's energy each unit holds, `least` for each rank the fewest (inputs, outputs) that a layer of it must have.
     """
 
     layer: str
@@ -108,6 +108,7 @@ class Factorisation:
     ranks: tuple[tuple[int, ...], ...]
     chains: tuple[tuple[int, tuple[LayerShape, ...]], ...]
     energies: tuple[float, ...]
+    least: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,12 @@ class Structure:
             for layer in self.layers
         )
         return replace(self, groups=tuple(group for group in self.groups if group.name in ranks), layers=layers)
+
+    def without_ranks(self) -> Structure:
+        """Return the structure with its coupled channels alone: no layer is factorised."""
+        ranks = {found.group for found in self.factorisations}
+        groups = tuple(group for group in self.groups if group.name not in ranks)
+        return replace(self, groups=groups, factorisations=())
 
 
 def needed_units(group: Group) -> tuple[tuple[int, ...], ...]:
@@ -163,7 +170,7 @@ def structure_from_dict(data: Mapping[str, Any]) -> Structure:
 
 def _factorisation_from_dict(data: Mapping[str, Any]) -> Factorisation:
     chains = tuple((count, tuple(shape_from_dict(shape) for shape in chain)) for count, chain in data["chains"])
-    tuples = {name: _frozen(data[name]) for name in ("ranks", "energies")}
+    tuples = {name: _frozen(data[name]) for name in ("ranks", "energies", "least")}
     return Factorisation(**{**data, **tuples, "chains": chains})
 
 

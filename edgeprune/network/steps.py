@@ -48,6 +48,19 @@ def estimated_macs(structure: Structure, allocation: Allocation) -> float:
     return sum(_layer_macs(layer, kept_part, chains.get(layer.name, ())) for layer in structure.layers)
 
 
+def allocated_widths(structure: Structure, allocation: Allocation) -> dict[str, tuple[int, int]]:
+    """Return the inputs and outputs that an allocation leaves of each layer."""
+    kept_part = {group.name: allocation.get(group.name, group.size) / group.size for group in structure.groups}
+    return {
+        layer.name: (_staying(layer.in_parts, kept_part), _staying(layer.out_parts, kept_part))
+        for layer in structure.layers
+    }
+
+
+def _staying(parts: tuple[tuple[str | None, int], ...], kept_part: Mapping[str, float]) -> int:
+    return round(sum(channels * kept_part.get(name or "", 1.0) for name, channels in parts))
+
+
 def _steps_of_group(group: Group, scores: tuple[float, ...], channel_multiple: int) -> list[Step]:
     """Return the steps of one group, largest count first, with importances that never fall."""
     counts = _counts(group, channel_multiple if group.kind == "channel" else 1)

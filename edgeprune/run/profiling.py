@@ -70,7 +70,8 @@ def profile_network(
     shapes = layer_shapes(network, example_inputs)
     structure = structure or network_structure(network, example_inputs)
     chains = [shape for found in structure.factorisations for _, chain in found.chains for shape in chain]
-    table, path = Profiler(target, out, progress).measure(scans_of(structure, shapes), chains)
+    scans = (*scans_of(structure, shapes), *_scans_of_ends(structure))
+    table, path = Profiler(target, out, progress).measure(scans, chains)
     if out is not None:
         write_table(table, out)
     return Profile(structure, shapes, table, path, costs_of(structure, shapes, table))
@@ -84,7 +85,10 @@ def costs_of(structure: Structure, shapes: Mapping[str, LayerShape], table: Late
         for found in structure.factorisations
     }
     layers = {name: table.cost(shape) for name, shape in shapes.items() if name in named}
-    return LayerCosts(layers, table.floor_ms, chains)
+    ends = {
+        name: (table.cost(first.shape), table.cost(last.shape)) for name, (first, last) in _ends_of(structure).items()
+    }
+    return LayerCosts(layers, table.floor_ms, chains, ends)
 
 
 def scans_of(structure: Structure, shapes: Mapping[str, LayerShape]) -> tuple[Scan, ...]:
@@ -96,6 +100,22 @@ def scans_of(structure: Structure, shapes: Mapping[str, LayerShape]) -> tuple[Sc
             before = sides.get(shape, (False, False))
             sides[shape] = (before[0] or _is_free(layer.in_parts), before[1] or _is_free(layer.out_parts))
     return tuple(Scan(shape, *free) for shape, free in sides.items())
+
+
+def _ends_of(structure: Structure) -> dict[str, tuple[Scan, Scan]]:
+    """Return the first and the last layer of the longest chain of each layer whose channels can be cut."""
+    layers = {layer.name: layer for layer in structure.layers}
+    found = {}
+    for one in structure.factorisations:
+        layer, (_, chain) = layers[one.layer], one.chains[-1]
+        inputs, outputs = _is_free(layer.in_parts), _is_free(layer.out_parts)
+        if inputs or outputs:
+            found[one.layer] = (Scan(chain[0], inputs, outputs=True), Scan(chain[-1], True, outputs))
+    return found
+
+
+def _scans_of_ends(structure: Structure) -> tuple[Scan, ...]:
+    return tuple(dict.fromkeys(scan for ends in _ends_of(structure).values() for scan in ends))
 
 
 def _is_free(parts: tuple[tuple[str | None, int], ...]) -> bool:

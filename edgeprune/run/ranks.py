@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.contracts import Context
 from edgeprune.errors import UsageError
+from edgeprune.network.steps import allocated_widths
 from edgeprune.network.structure import network_structure
 from edgeprune.verdict.result import RankedLayer
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edgeprune.run.workbench import Workbench
 
 STAGE = "ranks"
+TOO_SLOW = "the chain is not faster than the layer"
 _SHAPED = "energies-shaped"
 
 
@@ -58,7 +60,7 @@ def candidates(factorisations: Sequence[Factorisation], costs: LayerCosts) -> li
             "rank": list(found.ranks[count - 1]),
             "layer_ms": costs.layers[found.layer].whole_ms,
             "chain_ms": sum(costs.chains[found.layer][count]),
-            "rejected": "" if count in _faster(found, costs) else "the chain is not faster than the layer",
+            "rejected": "" if count in _faster(found, costs) else TOO_SLOW,
         }
         for found in factorisations
         for count, _ in found.chains
@@ -67,31 +69,52 @@ def candidates(factorisations: Sequence[Factorisation], costs: LayerCosts) -> li
 
 def ranked_layers(bench: Workbench, problem: Problem, allocation: Allocation) -> tuple[RankedLayer, ...]:
     """Return what became of each layer that has ranks, with its spectra before and after the training."""
-    free = {group.name for group in problem.structure.groups}
     saved = bench.folder.recall(_SHAPED) or {}
+    widths = allocated_widths(problem.structure, allocation)
+    lines = [line for line in bench.folder.trials(STAGE) if "inputs" in line]
     found = []
     for one in problem.structure.factorisations:
-        kept = allocation.get(one.group, len(one.ranks)) if one.group in free else len(one.ranks)
-        state: Literal["factorised", "whole", "slower"] = "slower" if one.group not in free else "whole"
-        state = "factorised" if kept < len(one.ranks) else state
-        shown = kept if state == "factorised" else _fastest(one, problem.costs)
-        before, after = one.energies, tuple(saved.get(one.group, ()))
-        latest = after or before
-        found.append(
-            RankedLayer(
-                layer=one.layer,
-                scheme=one.scheme,
-                state=state,
-                rank=one.ranks[shown - 1],
-                units=kept,
-                layer_ms=problem.costs.layers[one.layer].whole_ms if problem.costs else None,
-                chain_ms=sum(problem.costs.chains[one.layer][shown]) if problem.costs else None,
-                kept_energy=sum(latest[:kept]) / (sum(latest) or 1.0),
-                energies=_rounded(before),
-                trained_energies=_rounded(after),
-            )
-        )
+        kept = allocation.get(one.group, len(one.ranks))
+        own = [
+            line
+            for line in lines
+            if (line["layer"], (line["inputs"], line["outputs"])) == (one.layer, widths[one.layer])
+        ]
+        found.append(_ranked_layer(one, problem, kept, _last_line(own, one, kept), tuple(saved.get(one.group, ()))))
     return tuple(found)
+
+
+def _last_line(lines: Sequence[Mapping[str, Any]], one: Factorisation, kept: int) -> Mapping[str, Any] | None:
+    """What was measured at its allocated width of the rank that was taken, or rejected where none was."""
+    if kept < len(one.ranks):
+        return next((line for line in lines if tuple(line["rank"]) == one.ranks[kept - 1]), None)
+    return next((line for line in reversed(lines) if line["rejected"]), None)
+
+
+def _ranked_layer(
+    one: Factorisation, problem: Problem, kept: int, line: Mapping[str, Any] | None, after: tuple[float, ...]
+) -> RankedLayer:
+    """What became of one layer; `line` is what was measured of it at its allocated width."""
+    free = any(group.name == one.group for group in problem.structure.groups)
+    state: Literal["factorised", "whole", "slower"] = "whole" if free and line is None else "slower"
+    state = "factorised" if kept < len(one.ranks) else state
+    shown, costs = kept if state == "factorised" else _fastest(one, problem.costs), problem.costs
+    whole_ms = costs.layers[one.layer].whole_ms if costs else None
+    chain_ms = sum(costs.chains[one.layer][shown]) if costs else None
+    latest = after or one.energies
+    return RankedLayer(
+        layer=one.layer,
+        scheme=one.scheme,
+        state=state,
+        rank=tuple(line["rank"]) if line else one.ranks[shown - 1],
+        units=kept,
+        layer_ms=line["layer_ms"] if line else whole_ms,
+        chain_ms=line["chain_ms"] if line else chain_ms,
+        kept_energy=sum(latest[:kept]) / (sum(latest) or 1.0),
+        energies=_rounded(one.energies),
+        trained_energies=_rounded(after),
+        width=(line["inputs"], line["outputs"]) if line else None,
+    )
 
 
 def note_energies(bench: Workbench, method: Method, shaped: nn.Module) -> None:

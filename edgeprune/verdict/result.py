@@ -136,10 +136,10 @@ class RankedLayer:
 
     It is "factorised", left "whole" because its ranks are worth more than their time, or "slower" because no chain of
     it was measured to be faster. `chain_ms` is that of the rank that was taken, else of the fastest one; both times are
-    of the layers alone on the target, None where latency was not limited. `units` are the ranks that stay, all where
-    the layer stays whole. `energies` are the parts of the layer's
-    energy by rank, before and after the method trained (the latter empty where it does not); `kept_energy` is what the
-    rank holds of the latest of them.
+    of the layers alone on the target, None where latency was not limited. `width` are the inputs and outputs at which
+    they were measured, None for all of them. `units` are the ranks that stay, all where the layer stays whole.
+    `energies` are the parts of the layer's energy by rank, before and after the method shaped the network (the latter
+    empty where it does not); `kept_energy` is what the rank holds of the latest of them.
     """
 
     layer: str
@@ -152,6 +152,7 @@ class RankedLayer:
     kept_energy: float
     energies: tuple[float, ...]
     trained_energies: tuple[float, ...] = ()
+    width: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

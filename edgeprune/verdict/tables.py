@@ -109,7 +109,7 @@ def ranked_rows(result: Result) -> tuple[tuple[str, ...], ...]:
     states = {"factorised": "factorised", "whole": "kept whole", "slower": "rejected: slower"}
     return tuple(
         (
-            layer.layer,
+            layer.layer if layer.width is None else f"{layer.layer} at {layer.width[0]}>{layer.width[1]}",
             states[layer.state],
             f"{layer.scheme} {' x '.join(map(str, layer.rank))}",
             "" if layer.layer_ms is None else significant(layer.layer_ms),

@@ -61,13 +61,13 @@ def with_ranks(
         except PlanError as error:
             left.append(Quarantine(layer.name, str(error), "factorise", layer.name, "", _REMEDY))
             continue
-        chains = _chains(choice, spectrum, shapes[layer.name])
-        if chains:
-            name, size = rank_name(layer.name), len(spectrum.ranks)
-            counts = (*(count for count, _ in chains), size)
+        factorisation = _factorisation(choice, spectrum, shapes[layer.name])
+        if factorisation.chains:
+            size = len(spectrum.ranks)
+            counts = (*(count for count, _ in factorisation.chains), size)
             macs, parameters = layer.macs // size, layer.parameters // size
-            groups.append(Group(name, size, (), (), "rank", macs, parameters, exact=True, counts=counts))
-            found.append(Factorisation(layer.name, name, choice.scheme.name, spectrum.ranks, chains, spectrum.energies))
+            groups.append(Group(factorisation.group, size, (), (), "rank", macs, parameters, exact=True, counts=counts))
+            found.append(factorisation)
     return replace(
         structure,
         groups=(*structure.groups, *groups),
@@ -96,6 +96,31 @@ def _chains(choice: Choice, spectrum: Spectrum, shape: LayerShape) -> tuple[tupl
     step = next((step for step in (1, 2, 4, 8, 16, 32, 64) if last // step <= _MOST_COUNTS), -(-last // _MOST_COUNTS))
     counts = range(step, last + 1, step) if last >= step else range(0)
     return tuple((count, _chain(choice, spectrum.ranks[count - 1], shape)) for count in counts)
+
+
+def _factorisation(choice: Choice, spectrum: Spectrum, shape: LayerShape) -> Factorisation:
+    return Factorisation(
+        layer=choice.name,
+        group=rank_name(choice.name),
+        scheme=choice.scheme.name,
+        ranks=spectrum.ranks,
+        chains=_chains(choice, spectrum, shape),
+        energies=spectrum.energies,
+        least=_least(choice, spectrum.ranks),
+    )
+
+
+def _least(choice: Choice, ranks: Sequence[tuple[int, ...]]) -> tuple[tuple[int, int], ...]:
+    """For each rank the fewest inputs, and the fewest outputs, of a layer that can have it."""
+    outputs, inputs, height, width = choice.sizes
+
+    def fewest(rank: tuple[int, ...], full_ranks: Sequence[tuple[int, ...]]) -> int:
+        fits = [all(one <= most for one, most in zip(rank, full, strict=True)) for full in full_ranks]
+        return choice.groups * (1 + fits.index(True))
+
+    by_inputs = [choice.scheme.full_rank((outputs, count, height, width)) for count in range(1, inputs + 1)]
+    by_outputs = [choice.scheme.full_rank((count, inputs, height, width)) for count in range(1, outputs + 1)]
+    return tuple((fewest(rank, by_inputs), fewest(rank, by_outputs)) for rank in ranks)
 
 
 def _last_below(macs: int, macs_of: Callable[[int], int], spectrum: Spectrum) -> int:
