@@ -77,16 +77,24 @@ def calibrate(artifact: Path, target: Target, progress: Progress | None = None, 
 
 def keep_calibration(calibration: Calibration) -> Path:
     """Write it to where later benchmarks of this board and engine find it; raises StorageError."""
-    path = _path(calibration.fingerprint)
+    path = _folder() / f"{calibration.fingerprint}.json"
     write_text(path, json.dumps(asdict(calibration), indent=1, allow_nan=False) + "\n")
     return path
 
 
 def known_calibration(fingerprint: str) -> Calibration | None:
     """Return the calibration of a board and engine, None where there is none; raises StorageError."""
-    path = _path(fingerprint)
-    if not path.exists():
-        return None
+    path = _folder() / f"{fingerprint}.json"
+    return _read(path) if path.exists() else None
+
+
+def latest_calibration(target: str) -> Calibration | None:
+    """Return the newest calibration of a target whose board has not been asked yet; raises StorageError."""
+    found = [calibration for calibration in map(_read, _folder().glob("*.json")) if calibration.target == target]
+    return max(found, key=lambda calibration: calibration.measured_on, default=None)
+
+
+def _read(path: Path) -> Calibration:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         low, high = data["interval"]
@@ -95,7 +103,7 @@ def known_calibration(fingerprint: str) -> Calibration | None:
         raise StorageError(f"{path} is no calibration: {error!r}. Remove it and calibrate again.") from error
 
 
-def _path(fingerprint: str) -> Path:
+def _folder() -> Path:
     from platformdirs import user_data_path
 
-    return user_data_path("edgeprune") / "calibrations" / f"{fingerprint}.json"
+    return user_data_path("edgeprune") / "calibrations"

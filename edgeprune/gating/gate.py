@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgeprune.bench.calibration import known_calibration, latest_calibration
 from edgeprune.bench.target import Target, load_target
 from edgeprune.errors import UsageError
 from edgeprune.gating import baselines
@@ -132,10 +133,17 @@ class _Judge:
         return load_target(self.request.target if self.request.target is not None else record.target)
 
     def _too_tight(self, evidence: Evidence, limits: Sequence[Limit]) -> tuple[str, ...]:
-        """Return a sentence for each slow-down limit that is tighter than what the most measuring could show."""
+        """Return a sentence for each slow-down limit that is tighter than what the most measuring could show.
+
+        Stored samples of the two networks say that best; where there are none, the calibration of the board.
+        """
         smallest = detectable(evidence, self.effort.pairs)
         if smallest is None:
-            return ()
+            record = evidence.candidate
+            known = known_calibration(record.fingerprint) if record.fingerprint else latest_calibration(record.target)
+            if known is None:
+                return ()
+            smallest = known.detectable(self.effort.pairs)
         return tuple(
             f"latency_regression {limit.text} is tighter than what {self.effort.pairs} processes of each can show on "
             f"{evidence.candidate.target}, {in_parts(smallest)}: raise the limit or pairs, or quiet the board."

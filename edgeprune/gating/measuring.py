@@ -39,40 +39,49 @@ class Effort:
         return CompareOptions(looks=looks, measure=self.measure)
 
 
+@dataclass(frozen=True)
+class Looks:
+    """Looks at what was measured so far, at the numbers of processes that the effort names."""
+
+    evidence: Evidence
+    limits: Sequence[Limit]
+    effort: Effort
+
+    def is_enough(self, runs: Sequence[Sequence[ProcessRun]]) -> bool:
+        """Say whether every limit is decided, or nothing more may be measured; runs are by network."""
+        options, count = self.effort.options, len(runs[0])
+        if count not in options.looks:
+            return False
+        is_last = count == options.looks[-1]
+        estimates = estimate_all(self.seen(runs), self.limits)
+        checks = judge_limits(self.limits, estimates.known, estimates.unknown, is_last)
+        # What no measuring can tell is not waited for.
+        undecided = [check for check in checks if check.outcome == "inconclusive" and check.estimate is not None]
+        names = ", ".join(check.limit.name for check in undecided)
+        self.effort.progress.say(f"{count} processes each: {f'{names} not clear yet' if undecided else 'all clear'}")
+        return not undecided or is_last
+
+    def seen(self, runs: Sequence[Sequence[ProcessRun]]) -> Evidence:
+        """Return the evidence with what the processes of each network saw."""
+        level = self.effort.options.level
+        if self.evidence.baseline is None:
+            return replace(self.evidence, runs=runs[0], level=level)
+        return replace(self.evidence, runs=runs[1], baseline_runs=runs[0], paired=True, level=level)
+
+
 def measure_until_clear(evidence: Evidence, limits: Sequence[Limit], target: Target, effort: Effort) -> Evidence:
     """Measure the candidate, in turns with the baseline if there is one, until all limits are decided.
 
     Raises BuildError when an artifact does not load, BoardError for the board.
     """
-    options = effort.options
     records = [record for record in (evidence.baseline, evidence.candidate) if record is not None]
-    artifacts = [_path(record) for record in records]
-    timed = [limit for limit in limits if limit.level != "off"]
-
-    def is_enough(runs: Sequence[Sequence[ProcessRun]]) -> bool:
-        pairs = len(runs[0])
-        if pairs not in options.looks:
-            return False
-        found = _seen(evidence, runs, options.level)
-        estimates = estimate_all(found, timed)
-        checks = judge_limits(timed, estimates.known, estimates.unknown, is_last=pairs == options.looks[-1])
-        # What no measuring can tell is not waited for.
-        undecided = [check for check in checks if check.outcome == "inconclusive" and check.estimate is not None]
-        open_names = ", ".join(check.limit.name for check in undecided)
-        effort.progress.say(f"{pairs} processes each: {f'{open_names} not clear yet' if undecided else 'all clear'}")
-        return not undecided or pairs == options.looks[-1]
-
-    measured = measure_in_turns(artifacts, target, options.measure, is_enough, effort.progress)
+    looks = Looks(evidence, limits, effort)
+    measured = measure_in_turns(
+        [_path(record) for record in records], target, effort.measure, looks.is_enough, effort.progress
+    )
     updated = [_profiled(record.measured_as(found), target) for record, found in zip(records, measured, strict=True)]
     baseline = updated[0] if evidence.baseline is not None else None
-    return _seen(replace(evidence, candidate=updated[-1], baseline=baseline), [m.runs for m in measured], options.level)
-
-
-def _seen(evidence: Evidence, runs: Sequence[Sequence[ProcessRun]], level: float) -> Evidence:
-    """Return the evidence with what the processes of each saw so far."""
-    if evidence.baseline is None:
-        return replace(evidence, runs=runs[0], level=level)
-    return replace(evidence, runs=runs[1], baseline_runs=runs[0], paired=True, level=level)
+    return replace(looks.seen([found.runs for found in measured]), candidate=updated[-1], baseline=baseline)
 
 
 def _path(record: Record) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from gate_runs import BOARD, export, write_gate_run
 
+from edgeprune.bench.calibration import calibrate, keep_calibration
 from edgeprune.bench.emulated_board import board_from_settings, true_latency_ms
 from edgeprune.bench.measure import MeasureOptions
 from edgeprune.bench.target import list_families, load_target
@@ -15,6 +16,7 @@ from edgeprune.bench.work import works_of_onnx
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.gating.gate import GateRequest, run_gate
 from edgeprune.gating.measuring import Effort
+from edgeprune.verdict.gate_limits import in_parts
 from edgeprune.verdict.store import Revision, Store
 
 QUICK = Effort(measure=MeasureOptions(blocks=2, block_runs=5, block_s=0.01, warmup_s=0.05))
@@ -156,6 +158,30 @@ def test_a_limit_tighter_than_the_noise_is_said_before_the_run(gate, run):
     assert result.verdict != "fail"
 
 
+def test_the_calibration_of_the_board_says_it_for_files_that_were_never_measured(gate, networks, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    found = calibrate(networks["same"], load_target(BOARD), pairs=10)
+    keep_calibration(found)
+    smallest = found.detectable(40)
+
+    def warnings(limit):
+        limits = {"latency_regression": f"<= {100 * limit:.4f}%"}
+        return (
+            gate(networks["same"], baseline=str(networks["same"]), target=BOARD, limits=limits).judgements[0].warnings
+        )
+
+    assert f"can show on {BOARD}, {in_parts(smallest)}" in warnings(0.9 * smallest)[0]
+    assert not any("tighter than" in warning for warning in warnings(1.1 * smallest))
+
+
+def test_a_board_that_slows_itself_down_before_the_benchmark_is_named(gate, networks, tmp_path):
+    hot = board_of(tmp_path, throttle_c=30.0)
+    (judgement,) = gate(networks["same"], target=str(hot), limits={"latency_p50": "<= 1s"}).judgements
+    assert any(
+        warning.startswith("Before the benchmark: The board slows itself down") for warning in judgement.warnings
+    )
+
+
 def test_times_of_different_boards_are_never_compared(gate, run):
     run.edit_final(lambda trial: trial["measurement"]["environment"].update(cores=6))
     run.edit_final(lambda trial: trial["measurement"].update(fingerprint="0" * 16))
@@ -265,7 +291,7 @@ def test_a_branch_of_the_store_is_a_baseline(gate, run, networks, tmp_path):
 def test_measurements_of_bench_are_results_too(gate, run, tmp_path, networks):
     measurement = json.loads((run.path / "trials.jsonl").read_text())["measurement"]
     file = tmp_path / "bench.json"
-    file.write_text(json.dumps([{"artifact": str(networks["same"]), **measurement}]))
+    file.write_text(json.dumps([{"artifact": str(networks["same"]), **measurement, "calibration": None}]))
     limits = {"latency_p50": "<= 6ms", "macs": "<= 300M"}
     assert outcomes(gate(file, limits=limits)) == {"latency_p50": "pass", "macs": "pass"}
     file.write_text("[]")
