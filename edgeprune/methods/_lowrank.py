@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from edgeprune.contracts import Context
-from edgeprune.errors import PlanError
+from edgeprune.errors import PlanError, TrainingError
 from edgeprune.network.factorisation.layers import Choice, group_weights
 from edgeprune.network.factorisation.units import Spectrum, with_ranks
 from edgeprune.network.groups import Structure
@@ -68,8 +68,8 @@ def energy_spectrum(choice: Choice) -> Spectrum:
 
 
 def finite_weights(choice: Choice) -> Tensor:
-    """Return the weight by channel group, in float64; raises PlanError where it is not finite."""
-    weights = group_weights(choice)
+    """Return the weight by channel group, in float64 on the CPU; raises PlanError where it is not finite."""
+    weights = group_weights(choice).cpu()
     if not torch.isfinite(weights).all():
         raise PlanError("its weight is not finite")
     return weights
@@ -94,15 +94,18 @@ class Projected:
 def project(matrices: Tensor, ranks: Tensor) -> Projected:
     """Truncate many matrices of one shape, each at its own rank (count,), by the smaller of their Gram matrices.
 
-    One that is not finite stays as it is.
+    One that is not finite stays as it is. Raises TrainingError where the eigenvalues of the others are not found.
     """
     finite = torch.isfinite(matrices).all(-1).all(-1)
     sound = torch.where(finite[:, None, None], matrices, 0.0).double()
     flip = sound.shape[1] > sound.shape[2]
     wide = sound.mT if flip else sound
-    values, vectors = torch.linalg.eigh(wide @ wide.mT)  # ascending
+    try:
+        values, vectors = torch.linalg.eigh(wide @ wide.mT)  # ascending
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # of PyTorch
+        raise TrainingError(f"The singular values of {len(wide)} layers' weights were not found: {error}") from error
     size = values.shape[1]
-    kept = torch.arange(size) >= size - ranks[:, None]
+    kept = torch.arange(size, device=values.device) >= size - ranks.to(values.device)[:, None]
     roots = values.clamp_min(0.0).sqrt()
     shares = torch.where(kept & (roots > 1e-9 * roots[:, -1:]), 1.0 / roots, 0.0)
     inner = vectors.mT @ wide

@@ -9,6 +9,7 @@ import torch
 Tensor = torch.Tensor
 
 _RIDGE = 1e-6  # of the mean energy of an output
+_LEAST_RIDGE = 1e-12  # where nothing answers at all
 _PENALTIES = (0.01, 1.0)  # on the distance of what stands in for the wanted outputs before the rectifier
 _ROUNDS = 25
 
@@ -34,8 +35,8 @@ class Regression:
         self._mean = outputs.mean(0) if shifted else torch.zeros_like(outputs[0])
         self._centred = outputs - self._mean
         self._products = self._centred.T @ self._centred
-        energy = self._products.diagonal().mean().clamp_min(torch.finfo(outputs.dtype).tiny)
-        self._factor = torch.linalg.cholesky(self._products + _RIDGE * energy * torch.eye(len(self._products)))
+        ridge = _RIDGE * self._products.diagonal().mean() + _LEAST_RIDGE
+        self._factor = torch.linalg.cholesky(self._products + ridge * torch.eye(len(self._products)))
 
     def fit(self, wanted: Tensor) -> Fit:
         """Return the best map of the rank to `wanted`; where the rows are the wanted ones, all of it at full rank.

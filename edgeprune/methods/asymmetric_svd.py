@@ -100,20 +100,23 @@ def _refit(choice: Choice, rank: int, tail: Tail, wanted: torch.Tensor, outputs:
     """Write into a layer the weight of the rank, and the offset, whose answers come nearest to the wanted ones."""
     layer, size = choice.layer, choice.sizes[0]
     weight = layer.weight.detach().double().cpu().clone()
-    shifts = torch.zeros(choice.groups * size, dtype=torch.float64)
+    bias = torch.zeros_like(tail.shift) if layer.bias is None else layer.bias.detach().double().cpu()
+    before, after = tail.of(bias), torch.zeros_like(tail.shift)  # what is added to the weighted inputs
     # Without an offset to be moved the layer can only be fitted as it is before the batch norm.
     shifted = tail.offset is not None
     goal, given = (tail.of(rows) if shifted else tail.scale * rows for rows in (wanted, outputs))
     for group in range(choice.groups):
         own = slice(group * size, (group + 1) * size)
-        regression = Regression(given[:, own], rank, shifted)
-        fits = regression.fit_rectified if tail.rectified and shifted else regression.fit
-        found = fits(goal[:, own])
+        try:
+            regression = Regression(given[:, own], rank, shifted)
+            found = (regression.fit_rectified if tail.rectified and shifted else regression.fit)(goal[:, own])
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # of PyTorch
+            raise PlanError(f"The responses of the layer {choice.name!r} were not fitted: {error}") from error
         scale = tail.scale[own]
         matrix = found.matrix * scale / scale[:, None]
         weight[own] = (matrix @ weight[own].flatten(1)).reshape(weight[own].shape)
-        shifts[own] = found.matrix @ tail.shift[own] + found.offset - tail.shift[own]
+        after[own] = found.matrix @ before[own] + found.offset
     with torch.no_grad():
         layer.weight.copy_(weight)
         if tail.offset is not None:
-            tail.offset.add_((shifts / tail.slope).to(tail.offset))
+            tail.offset.add_(((after - before) / tail.slope).to(tail.offset))

@@ -98,7 +98,7 @@ class TrainedRankPruning(Method):
             matrices = [held.matrices(network) for held in batch]
             counts = [len(one) for one in matrices]
             least = torch.tensor([held.rank for held, count in zip(batch, counts, strict=True) for _ in range(count)])
-            ranks = least if self.energy is None else least.maximum(rank_at(self.energy, torch.cat(matrices)))
+            ranks = least if self.energy is None else least.maximum(rank_at(self.energy, torch.cat(matrices)).cpu())
             projected = project(torch.cat(matrices), ranks)
             lows, steeps = projected.matrices.split(counts), projected.subgradient.split(counts)
             with torch.no_grad():

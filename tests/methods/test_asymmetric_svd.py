@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from benchmarks.data import cifar10_small
 from benchmarks.networks import resnet20
 from edgeprune.contracts import Context
-from edgeprune.errors import UsageError
+from edgeprune.errors import PlanError, UsageError
 from edgeprune.methods._response_fit import Regression, stand_in
 from edgeprune.methods._responses import Sampling, responses_of, tails_of
 from edgeprune.methods.asymmetric_svd import AsymmetricSvd
@@ -169,6 +169,19 @@ def test_layers_whose_answers_have_a_rank_lose_nothing_at_it():
         assert torch.allclose(found(x), network(x), rtol=1e-3, atol=1e-4)
 
 
+def test_the_whole_layer_answers_as_it_was_fitted_also_with_a_bias_of_its_own():
+    network, data = randomise(Plain()), data_of()
+    with torch.no_grad():
+        network.conv2.bias.add_(3.0 * torch.rand(12, generator=torch.Generator().manual_seed(6)))
+    context = context_of(network, data)
+    (found,) = context.structure.factorisations
+    how = Sampling(512, 10, context.seed)
+    wanted = responses_of(network, ["conv2"], data, how)["conv2"]
+    whole, _ = fitted(network, context, {found.group: found.chains[0][0]})
+    expected = Regression(wanted, found.ranks[found.chains[0][0] - 1][0], True).fit_rectified(wanted).of(wanted)
+    assert torch.allclose(responses_of(whole, ["conv2"], data, how)["conv2"], expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", [Plain, lambda: Residual(12), Behind])
 def test_answers_are_kept_better_than_by_the_weights_alone(kind):
     network, data = randomise(kind()), data_of()
@@ -196,6 +209,27 @@ def test_answers_that_are_not_finite_leave_a_layer_whole():
     structure = context_of(network, data_of()).structure
     assert not structure.factorisations
     assert {item.reason for item in structure.quarantined} == {"its responses are not finite"}
+
+
+def test_a_layer_that_answers_nothing_is_fitted_all_the_same():
+    network = randomise(Plain())
+    with torch.no_grad():
+        network.conv2.weight.zero_()
+    context = context_of(network, data_of())
+    _, thin = fitted(network, context, {group.name: group.counts[0] for group in context.structure.groups})
+    x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(8))
+    assert torch.allclose(thin(x), network(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_a_fit_that_breaks_down_names_the_layer(broken):
+    network = randomise(Plain())
+    context = context_of(network, data_of())
+    with torch.no_grad():
+        network.conv1.weight[0] = broken
+    allocation = {group.name: group.counts[0] for group in context.structure.groups}
+    with pytest.raises(PlanError, match="responses of the layer 'conv2' were not fitted"):
+        fitted(network, context, allocation)
 
 
 def test_without_data_it_says_so():
