@@ -70,6 +70,16 @@ def leaves_nothing(kernel):
     assert values(kernel) == AS_IT_WAS
 
 
+@pytest.fixture
+def heeded_signals():
+    """Signals that whatever started the tests ignores, as nohup does, would be ignored by their processes too."""
+    before = {name: signal.signal(name, signal.SIG_DFL) for name in (signal.SIGINT, signal.SIGHUP)}
+    yield
+    for name, handler in before.items():
+        signal.signal(name, handler)
+
+
+@pytest.mark.usefixtures("heeded_signals")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGKILL", "SIGHUP"])
 def test_settings_are_held_until_the_process_ends_however_it_ends(kernel, name):
     process, line = start(kernel, board(kernel))
