@@ -34,6 +34,13 @@ def calibration_samples(data: Data, count: int, batch: int) -> list[Arrays]:
     return samples[: -(-count // batch)]
 
 
+def judged_as_built(bench: Workbench, tuned: Tuned) -> Tuned:
+    """Build a recovered network where its precision is not the one that was trained in, and add the accuracy then."""
+    if bench.job.target.precision == "fp32":
+        return tuned
+    return with_artifact_accuracy(bench, bench.build(tuned.network, "judged"), tuned)
+
+
 def with_artifact_accuracy(bench: Workbench, built: Built, tuned: Tuned) -> Tuned:
     """Add the accuracy of the artifact on its target, where its precision is not the one that was trained in.
 

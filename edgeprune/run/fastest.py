@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.contracts import Method, Problem
 from edgeprune.network.batches import FirstBatches, count_batches
+from edgeprune.run.calibration import judged_as_built
 from edgeprune.run.conclusion import Findings
 from edgeprune.run.drop_search import Answer, Ask, DropSearch
 from edgeprune.run.finetune import finetune
@@ -91,7 +92,7 @@ class OuterSearch:
         self._search(bench, self._method, problem)
         chosen = best_of(self._measured(), problem.limits).judged(problem.limits)
         if chosen.feasible:
-            stages = finetune(bench, self._method, problem, chosen).stages
+            stages = judged_as_built(bench, finetune(bench, self._method, problem, chosen)).stages
             reached = 0.0 if stages.reached is None else stages.reached
             attempt = replace(
                 attempt,

@@ -8,14 +8,18 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import fx, nn
 
+_PRECISION = Path(__file__).with_name("_litert_precision.py")
 _PARENT_DEATH_SIGNAL = 1
 _MISSING = "litert-torch is not installed ({}). Run: pip install 'edgeprune[litert]'"
 
@@ -27,13 +31,14 @@ def main() -> None:
     answers = _take_stdout()
     for line in sys.stdin:
         order = json.loads(line)
-        problem = _convert(Path(order["program"]), Path(order["out"]))
+        problem = _convert(order)
         answers.write(json.dumps({"problem": problem}) + "\n")
         answers.flush()
 
 
-def _convert(program: Path, out: Path) -> str:
+def _convert(order: Mapping[str, Any]) -> str:
     """Write the artifact; return what went wrong, or ""."""
+    out, precision = Path(order["out"]), order["precision"]
     try:
         import litert_torch
         import torch
@@ -41,11 +46,14 @@ def _convert(program: Path, out: Path) -> str:
         return _MISSING.format(error)
     try:
         torch.set_num_threads(1)
-        exported = torch.export.load(program)
+        exported = torch.export.load(order["program"])
         arguments, _ = exported.example_inputs
         network = name_layers(fold_batch_norms(exported.module()))
-        partial = out.with_name(f".{out.name}.partial")
+        partial, lowered = (out.with_name(f".{out.name}.{stage}") for stage in ("partial", "lowered"))
         litert_torch.convert(network, tuple(arguments)).export(str(partial))
+        if precision != "fp32":
+            runpy.run_path(str(_PRECISION))["lower"](partial, precision, order["samples"], lowered)
+            lowered.replace(partial)
         partial.replace(out)
     except Exception as error:  # the converter raises anything; the answer carries it to the one who asked
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -39,10 +39,16 @@ class Converter:
         """Say whether it can still be given work."""
         return self._process.poll() is None
 
-    def convert(self, program: Path, out: Path, limit_s: float) -> None:
-        """Write the artifact to `out`; raises ValueError saying what the converter refused."""
-        order = json.dumps({"program": str(program.resolve()), "out": str(out.resolve())})
-        answer = self._ask(order, limit_s)
+    def convert(
+        self, program: Path, out: Path, limit_s: float, precision: str = "fp32", samples: Path | None = None
+    ) -> None:
+        """Write the artifact to `out`; raises ValueError saying what the converter refused.
+
+        `samples` is the `.npz` with real inputs that "int8" takes its ranges from.
+        """
+        places = {"program": str(program.resolve()), "out": str(out.resolve())}
+        order = {**places, "precision": precision, "samples": str(samples.resolve()) if samples else None}
+        answer = self._ask(json.dumps(order), limit_s)
         if not answer:
             raise ValueError(f"the converter process ended: {self._last_words()}")
         problem = json.loads(answer)["problem"]

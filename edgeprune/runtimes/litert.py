@@ -1,11 +1,13 @@
 """LiteRT (TensorFlow Lite) on the processor, through XNNPACK.
 
 Build: litert-torch turns `model.pt2` into `.tflite`, in a converter process that one instance keeps warm.
-Board: `pip install ai-edge-litert`; where only the older tflite-runtime exists, that one (without profiles).
+Board: `pip install ai-edge-litert`; where only the older tflite-runtime exists, that one: without
+profiles, and with int8 on its built-in kernels instead of XNNPACK's.
 """
 
 from __future__ import annotations
 
+import tempfile
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +24,7 @@ class LiteRt:
     """Runs `.tflite` files; float32 inputs and outputs, channels first as in PyTorch."""
 
     format = "tflite"
-    precisions = ("fp32",)
+    precisions = ("fp32", "fp16", "int8")
     requirements = ("ai-edge-litert>=2.0", "numpy")
     substitutes = {"ai-edge-litert": "tflite-runtime"}  # noqa: RUF012  # read, never written
     companions = ("edgeprune.runtimes._litert_profile",)
@@ -40,24 +42,35 @@ class LiteRt:
     def build(self, request: BuildRequest, out: Path) -> None:
         """Convert the exported program; the first call of an instance also loads the converter (some seconds).
 
-        Without one, an ONNX of a few operators is written as it is.
+        Without one, an ONNX of a few operators is written as it is, at fp32. fp16 is a way to store weights: the
+        processor computes as it likes. int8 is int8 throughout.
         """
         if request.precision not in self.precisions:
             raise ValueError(f"litert builds {self.precisions}, not {request.precision!r}")
         if request.exported_program is None:
             from edgeprune.runtimes._litert_onnx import write_tflite
 
+            why = "litert converts model.pt2, and this network has none (see the export's warnings)"
+            if request.precision != "fp32":
+                raise ValueError(f"{why}; an ONNX is written at fp32 only")
             try:
                 write_tflite(request.onnx, out)
             except (ImportError, ValueError) as error:
-                why = "litert converts model.pt2, and this network has none (see the export's warnings)"
                 raise ValueError(f"{why}; from its ONNX: {error}") from error
             return
+        if request.precision == "int8" and not request.samples:
+            raise ValueError("int8 takes its ranges from real inputs, and there are none; give --calibration or --data")
+        import numpy as np
+
         from edgeprune.runtimes._litert_converter import Converter
 
         if self._converter is None or not self._converter.alive:
             self._converter = Converter()
-        self._converter.convert(request.exported_program, out, self.convert_limit_s)
+        with tempfile.TemporaryDirectory() as folder:
+            samples = Path(folder) / "samples.npz"
+            columns = {f"input_{number}": np.stack(column) for number, column in enumerate(zip(*request.samples))}
+            np.savez(samples, allow_pickle=False, **columns)
+            self._converter.convert(request.exported_program, out, self.convert_limit_s, request.precision, samples)
 
     def open(self, artifact: str, settings: Mapping[str, Any]) -> _Session:
         """Load a .tflite file with `threads` threads."""

@@ -177,3 +177,9 @@ def test_a_busy_process_is_named():
         busy.wait()
     only = {name: seconds for name, seconds in after.items() if name.endswith(f"({busy.pid})")}
     assert checkup.busiest(before, only) == list(only)
+
+
+def test_a_program_may_stand_for_a_package():
+    assert checkup.package_version(sys.executable) == "there"
+    assert checkup.package_version("/no/such/program") is None
+    assert checkup.package_version("pytest") == pytest.__version__

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -164,4 +165,5 @@ def test_the_text_says_what_the_sample_supports(measured):
     assert f"{measured.latency_p50_ms:.3f} ms" in text
     assert f"not shown: {count} samples, 662 are needed" in text
     assert "cold start" in text
+    assert re.search(r"^operators    CPUExecutionProvider \d+$", text, re.MULTILINE)
     assert text.endswith("Careful.")

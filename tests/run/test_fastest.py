@@ -133,6 +133,15 @@ def test_a_killed_search_resumes_to_the_same_end(
     assert (out / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 
 
+def test_attempts_are_judged_at_the_precision_that_is_built(files: JobFiles, tmp_path: Path) -> None:
+    done = run(arguments(files, tmp_path / "int8", "--precision", "int8", "--max-drop", "20pt", "--epochs", "1"))
+    attempts = [attempt for attempt in lines_of(tmp_path / "int8", "recovery") if attempt["accuracy"] is not None]
+    assert attempts
+    assert (done.stdout + done.stderr).count("accuracy at int8") == len(attempts) + 1  # and the result at the end
+    result = json.loads((tmp_path / "int8" / "result.json").read_text())
+    assert result["final"]["accuracy"] == result["stages"]["exported"]
+
+
 @pytest.mark.parametrize(("epochs", "short"), [(1, (1, 1)), (3, (1, 3)), (20, (2, 10)), (100, (10, 10))])
 def test_a_short_recovery_is_a_tenth_of_the_steps(files: JobFiles, epochs: int, short: tuple[int, int]) -> None:
     model = registry.load("methods", "magnitude")()

@@ -9,9 +9,11 @@ from torch import nn
 from edgeprune import registry
 from edgeprune.contracts import BuildRequest
 from edgeprune.network.export import export_network
-from edgeprune.runtimes import _litert_profile
+from edgeprune.network.parity import check_parity
+from edgeprune.runtimes import _litert_profile, litert
 from edgeprune.runtimes._litert_convert import fold_batch_norms
 from edgeprune.runtimes._litert_converter import Converter
+from edgeprune.runtimes._litert_precision import lower
 
 pytest.importorskip("litert_torch", reason="litert-torch is not installed: pip install 'edgeprune[litert]'")
 
@@ -155,3 +157,81 @@ def test_folding_keeps_the_function_and_leaves_what_it_must():
     norms = [node for node in folded.graph.nodes if node.target is torch.ops.aten.batch_norm.default]
     assert len(norms) == 1
     torch.testing.assert_close(folded(inputs), network(inputs))
+
+
+@pytest.fixture(scope="module")
+def precisions(runtime, tmp_path_factory):
+    """A network, real inputs, and its file at each precision."""
+    network, folder = randomise(Residual(32)), tmp_path_factory.mktemp("precisions")
+    generator = torch.Generator().manual_seed(0)
+    samples = [(torch.randn(1, 3, 16, 16, generator=generator).numpy(),) for _ in range(24)]
+    exported = export_network(network, (torch.zeros(1, 3, 16, 16),), folder, simplify=False)
+    files = {precision: folder / f"model.{precision}.tflite" for precision in runtime.precisions}
+    for precision in ("fp32", "int8"):
+        request = BuildRequest(exported.exported_program, exported.onnx, samples, precision, {})
+        runtime.build(request, files[precision])
+    lower(files["fp32"], "fp16", None, files["fp16"])  # as the converter does, without converting once more
+    return network, samples, files
+
+
+@pytest.mark.parametrize(("precision", "least_snr_db"), [("fp16", 45), ("int8", 15)])
+def test_a_lower_precision_is_smaller_and_close(runtime, precisions, precision, least_snr_db):
+    network, samples, files = precisions
+    assert files[precision].stat().st_size < 0.8 * files["fp32"].stat().st_size
+    session = runtime.open(str(files[precision]), {"threads": 1})
+    assert (session.input_shapes, session.input_types) == ([(1, 3, 16, 16)], ["float32"])
+    outputs = np.concatenate([session.run(sample)[0] for sample in samples])
+    with torch.no_grad():
+        expected = np.concatenate([network(torch.from_numpy(sample[0])).numpy() for sample in samples])
+    assert outputs.dtype == np.float32
+    report = check_parity([expected], [outputs], precision, precision)
+    assert report.snr_db is not None
+    assert report.snr_db > least_snr_db
+    assert list(files[precision].parent.glob(".*")) == []
+
+
+def test_int8_computes_in_integers(runtime, precisions):
+    _, _, files = precisions
+    for precision, kind in (("fp32", "float32"), ("int8", "int8")):
+        interpreter = runtime.open(str(files[precision]), {"threads": 1}).interpreter
+        types = {tensor["index"]: tensor["dtype"].__name__ for tensor in interpreter.get_tensor_details()}
+        convolutions = [op for op in interpreter._get_ops_details() if op["op_name"].endswith("CONV_2D")]
+        assert convolutions
+        assert {types[op["inputs"][0]] for op in convolutions} == {kind}
+        assert {types[op["inputs"][1]] for op in convolutions} == {kind}
+
+
+def test_int8_without_real_inputs_is_refused(runtime, tmp_path):
+    request = BuildRequest(tmp_path / "model.pt2", tmp_path / "model.onnx", (), "int8", {})
+    with pytest.raises(ValueError, match="int8 takes its ranges from real inputs, and there are none; give --calib"):
+        runtime.build(request, tmp_path / "out.tflite")
+
+
+def test_a_lower_precision_is_not_written_from_an_onnx_alone(runtime, tmp_path):
+    request = BuildRequest(None, tmp_path / "model.onnx", ((np.zeros((1, 3, 16, 16)),),), "int8", {})
+    with pytest.raises(ValueError, match="an ONNX is written at fp32 only"):
+        runtime.build(request, tmp_path / "out.tflite")
+
+
+def test_a_session_says_how_many_operators_xnnpack_took(runtime, precisions):
+    _, _, files = precisions
+    session = runtime.open(str(files["fp32"]), {"threads": 1})
+    counts = session.facts["operators"]
+    listed = [op for op in session.interpreter._get_ops_details() if "DELEGATE" not in op["op_name"]]
+    assert counts["XNNPACK"] > 0
+    assert sum(counts.values()) == len(listed)
+
+
+def test_operators_that_no_delegate_takes_run_on_built_in_kernels():
+    def operator(index, name, inputs, outputs):
+        return {"index": index, "op_name": name, "inputs": inputs, "outputs": outputs}
+
+    class Interpreter:
+        def get_output_details(self):
+            return [{"index": 4}]
+
+        def _get_ops_details(self):
+            file = [operator(i, name, [i], [i + 1]) for i, name in enumerate(["CONV_2D", "RELU", "SLICE", "ADD"])]
+            return [*file, operator(4, "DELEGATE", [0], [2]), operator(5, "TfLiteXNNPackDelegate", [3], [4])]
+
+    assert litert._placement(Interpreter()) == {"XNNPACK": 3, "built-in kernels": 1}

@@ -141,5 +141,8 @@ def test_a_provider_that_is_not_there_is_refused_not_replaced(full):
     runtime = registry.load("runtimes", "onnxruntime")()
     with pytest.raises(ValueError, match=r"CUDAExecutionProvider is asked for.*has .*CPUExecutionProvider"):
         runtime.open(str(full), {"providers": ["CUDAExecutionProvider"]})
-    assert runtime.open(str(full), {"providers": ["CPUExecutionProvider"]}).run(SAMPLES[0])
+    session = runtime.open(str(full), {"providers": ["CPUExecutionProvider"]})
+    assert session.run(SAMPLES[0])
+    assert list(session.facts["operators"]) == ["CPUExecutionProvider"]
+    assert session.facts["operators"]["CPUExecutionProvider"] > 0
     assert runtime.unavailable() == ""
