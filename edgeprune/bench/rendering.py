@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -9,8 +10,8 @@ from typing import Any
 
 from edgeprune.bench.calibration import Calibration
 from edgeprune.bench.comparison import Comparison
-from edgeprune.bench.measurement import Measurement
-from edgeprune.bench.statistics import P90_SAMPLES, P99_SAMPLES
+from edgeprune.bench.measurement import Measurement, ProcessRun
+from edgeprune.bench.statistics import P90_SAMPLES, P99_SAMPLES, smallest_detectable, spread_between
 from edgeprune.bench.sustained import Sustained
 
 # Numbers of processes of each file for which a calibration says what can be seen.
@@ -20,7 +21,8 @@ _EFFORTS = (6, 10, 20, 40)
 def render_measurement(measurement: Measurement, calibration: Calibration | None = None) -> str:
     """Return aligned lines: latency with its interval, tails where the sample supports them, cold start, doubts.
 
-    A calibration of the board adds what difference to another measurement like this one could be seen.
+    What difference to another measurement like this one could be seen comes from a calibration of the board, or else
+    from how far these processes lie apart.
     """
     runs = measurement.runs
     count = sum(len(block.samples_ns) for run in runs for block in run.blocks)
@@ -37,7 +39,7 @@ def render_measurement(measurement: Measurement, calibration: Calibration | None
         ("peak memory", f"{max(run.peak_memory_bytes for run in runs) / 1e6:.0f} MB"),
         ("file", f"{measurement.size_bytes:,} bytes, sha256 {measurement.artifact_sha256[:16]}"),
         ("samples", f"{count} in {len(runs)} processes, {sum(len(run.blocks) for run in runs)} blocks"),
-        *_differences(calibration, len(runs)),
+        *(_differences(calibration, len(runs)) or _own_differences(runs)),
         *(("note", warning) for warning in measurement.warnings),
     ]
     return "\n".join(f"{label:<12} {text}" for label, text in rows)
@@ -110,6 +112,13 @@ def _differences(calibration: Calibration | None, processes: int) -> list[tuple[
         return []
     seen = f"from {calibration.detectable(processes):.1%} on with {processes} processes of each"
     return [("differences", f"{seen} (calibrated {calibration.measured_on})")]
+
+
+def _own_differences(runs: Sequence[ProcessRun]) -> list[tuple[str, str]]:
+    if len(runs) < 2:
+        return []
+    seen = smallest_detectable(math.sqrt(2) * spread_between(runs), len(runs))
+    return [("differences", f"from about {seen:.1%} on with {len(runs)} processes of each (by their own scatter)")]
 
 
 def _sentence(comparison: Comparison) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgeprune.bench import statistics
 from edgeprune.bench.measure import (
     MeasureOptions,
     measure,
@@ -18,7 +20,7 @@ from edgeprune.bench.measure import (
     run_on_target,
     turn_order,
 )
-from edgeprune.bench.measurement import measurement_from_dict, measurement_to_dict
+from edgeprune.bench.measurement import Block, measurement_from_dict, measurement_to_dict
 from edgeprune.bench.rendering import render_measurement
 from edgeprune.bench.target import load_target
 from edgeprune.errors import BoardError, BuildError, UnknownNameError, UsageError
@@ -167,3 +169,14 @@ def test_the_text_says_what_the_sample_supports(measured):
     assert "cold start" in text
     assert re.search(r"^operators    CPUExecutionProvider \d+$", text, re.MULTILINE)
     assert text.endswith("Careful.")
+
+
+def test_the_text_says_which_difference_could_be_seen(measured):
+    run = measured.runs[0]
+    blocks = tuple(Block(tuple(2 * ns for ns in block.samples_ns), {}) for block in run.blocks)
+    slower = dataclasses.replace(run, blocks=blocks)
+    # The logarithms of the two lie ln 2 apart, so their standard deviation is ln 2 / sqrt 2.
+    seen = statistics.smallest_detectable(math.log(2), 2)
+    said = f"differences  from about {seen:.1%} on with 2 processes of each (by their own scatter)"
+    assert said in render_measurement(dataclasses.replace(measured, runs=(run, slower))).splitlines()
+    assert "differences" not in render_measurement(dataclasses.replace(measured, runs=(run,)))
