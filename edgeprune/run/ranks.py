@@ -114,6 +114,7 @@ def _ranked_layer(
         energies=_rounded(one.energies),
         trained_energies=_rounded(after),
         width=(line["inputs"], line["outputs"]) if line else None,
+        group=one.group,
     )
 
 

@@ -96,9 +96,10 @@ def stages(result: Result) -> tuple[tuple[str, float], ...]:
 
 
 def group_bars(result: Result) -> tuple[Bar, ...]:
-    """Return kept units of every group in the network's order; a group that was left alone is whole."""
+    """Return kept units of every group of channels in the network's order; one that was left alone is whole."""
     bars = []
-    for name, size in result.group_sizes.items():
+    ranks = {layer.group for layer in result.ranked_layers}
+    for name, size in ((name, size) for name, size in result.group_sizes.items() if name not in ranks):
         kept = result.allocation.get(name, size)
         bars.append(Bar(name, 100.0, 100 * kept / size if size else 100.0, str(size), str(kept)))
     return tuple(bars)

@@ -303,3 +303,13 @@ def test_sixty_groups_and_ten_thousand_samples_are_drawn_quickly(make_run):
     html, _ = write_report(make_run(blocks=20))
     assert time.perf_counter() - begin < 10
     assert html.stat().st_size < 400_000
+
+
+def test_ranks_are_not_counted_among_the_channels(result, make_run):
+    layers = tuple(replace(layer, group=f"{layer.layer}:rank") for layer in ranked_layers())
+    ranks = {layer.group: 48 for layer in layers}
+    both = replace(result, ranked_layers=layers, group_sizes={**result.group_sizes, **ranks})
+    assert [bar.name for bar in group_bars(both)] == list(result.group_sizes)
+    _, html, markdown = report(make_run(ranked_layers=layers, group_sizes=ranks, allocation={}))
+    assert "What stays of each group" not in html
+    assert "units stay" not in markdown
