@@ -58,6 +58,7 @@ def run_gate(request: GateRequest) -> GateResult:
     # Everything that can be refused is, before anything is measured.
     asked = [(record, limits.applying(record.model, record.target)) for record in records]
     for record, applying in asked:
+        _check_target(request, record)
         _check_baseline_given(request, record, applying)
     judge = _Judge(request, replace(request.effort, pairs=limits.pairs), limits)
     return GateResult(tuple(judge.judge(record, applying) for record, applying in asked), str(request.limits))
@@ -153,6 +154,14 @@ class _Judge:
 
     def _detectable(self, evidence: Evidence) -> float | None:
         return detectable(evidence, len(evidence.runs)) if len(evidence.runs) > 1 else None
+
+
+def _check_target(request: GateRequest, record: Record) -> None:
+    if request.target is not None and (asked := load_target(request.target).name) != record.target:
+        raise UsageError(
+            f"{record.source} is a result of target {record.target}, and --target says {asked}. Leave --target out, "
+            "or give the artifact alone to have it measured there."
+        )
 
 
 def _check_baseline_given(request: GateRequest, record: Record, limits: Sequence[Limit]) -> None:

@@ -200,6 +200,12 @@ def test_a_baseline_of_another_target_is_refused(gate, run, tmp_path, networks):
         gate(run.path, baseline=str(other.path))
 
 
+def test_a_result_of_another_target_than_asked_for_is_refused(gate, run):
+    with pytest.raises(UsageError, match=f"is a result of target {BOARD}, and --target says emulated-jetson-nano"):
+        gate(run.path, target="emulated-jetson-nano", limits={"size": "<= 4MB"})
+    assert gate(run.path, target=BOARD, limits={"size": "<= 4MB"}).verdict == "pass"
+
+
 def cut_short(run):
     file = run.path / "result.json"
     file.write_text(file.read_text()[:500])
