@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import socket
@@ -55,6 +56,7 @@ class EmulatedBoard:
         return environment({"PATH": f"{self.state / 'bin'}:{os.environ['PATH']}"})
 
 
+@functools.cache
 def why_not(kind: str) -> str | None:
     """Return why a board of this kind ("arm64" or "icount") cannot run here, or None."""
     for name in ("ssh", "sshd", "mmdebstrap", *_PROGRAMS[kind]):

@@ -59,9 +59,7 @@ AS_IT_WAS, AS_WANTED = ["ondemand", "performance", "306"], ["performance", "perf
 def start(kernel, controls):
     home = kernel / "home"
     home.mkdir(exist_ok=True)
-    # Whoever runs the tests in the background may ignore these signals, and a process inherits that.
-    heard = ["env", "--default-signal=INT,HUP"]
-    command = [*heard, sys.executable, "-I", str(CHECKUP), "hold", "--board", json.dumps(controls)]
+    command = [sys.executable, "-I", str(CHECKUP), "hold", "--board", json.dumps(controls)]
     environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     return process, process.stdout.readline()
