@@ -134,7 +134,12 @@ def published(folder: Path) -> list[dict[str, Any]]:
 
 def table(data: Mapping[str, Any]) -> str:
     """Return the results as Markdown."""
-    lines = ["# How far measurements can be trusted", "", (__doc__ or "").partition("\n\n")[2].partition(" Writes ")[0], ""]
+    lines = [
+        "# How far measurements can be trusted",
+        "",
+        (__doc__ or "").partition("\n\n")[2].partition(" Writes ")[0],
+        "",
+    ]
     lines += [f"{_CALLS} calls of `compare` each, at its usual margin of 2 %; {_MEASUREMENTS} measurements each.", ""]
     lines += [
         "| board | latency | a file and itself: no difference | wrongly different | true difference "
