@@ -18,7 +18,11 @@ def network_from_exported_program(program: torch.export.ExportedProgram) -> nn.M
     A graph has the mode baked in that it was exported in: batch norms and dropouts are put back as the layers
     they were, where their tensors are. The checks of input shapes are left out, so that other batch sizes pass.
     """
-    exported = program.module()
+    return with_own_layers(program.module())
+
+
+def with_own_layers(exported: fx.GraphModule) -> fx.GraphModule:
+    """Return a graph of plain operations with its batch norms and dropouts as layers again, in evaluation mode."""
     graph = exported.graph
     for node in list(graph.nodes):
         if node.op == "call_module" and node.target == "_guards_fn":

@@ -40,12 +40,12 @@ Via = Literal["modules", "export", "auto"]
 def apply(plan: Plan, model: nn.Module, example_inputs: Any, via: Via = "modules") -> nn.Module:
     """Cut a copy of the network as the plan says; the network itself stays untouched.
 
-    Via "modules" the copy is made of the network's own classes. Via "export" it is the graph that torch.export
-    makes of the network, whose written sizes follow any cut. Via "auto" it is the first, or else the second.
+    Via "modules" the copy is made of the network's own classes. Via "export" it is the graph that PyTorch's
+    tracer makes of the network, whose written sizes follow any cut. Via "auto" it is the first, or else the second.
 
     Raises PlanError for a plan that breaks a constraint, or that changes a size which the network's own code
     writes as a number; ModelError where the network fails on the example inputs or cannot be copied;
-    ExportError where torch.export is asked for and refuses.
+    ExportError where that tracer is asked for and refuses.
     """
     if via not in ("modules", "export", "auto"):
         raise UnknownNameError("way to cut (via)", via, ("modules", "export", "auto"))
