@@ -176,7 +176,7 @@ class Profiler:
                 )
         if known:
             table = functools.reduce(LatencyTable.joined, known)
-            self._progress.say(f"{len(table.layers)} layers of this board are known, from {path}")
+            self._progress.say(f"{len(table.layers)} layers of this board are known, from {path.name}")
         return table, path
 
     def _announced(self, table: LatencyTable, path: Path, whole: Sequence[LayerShape]) -> LatencyTable:

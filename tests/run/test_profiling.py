@@ -128,7 +128,7 @@ def test_a_second_profile_measures_nothing_again(tmp_path: Path) -> None:
     profile_network(network, INPUTS, load_target(BOARD), None, second)
     assert path.read_bytes() == before
     assert re.fullmatch(r"about \d+ layers are to be measured; that takes about \d+ (s|min)", first.lines[0])
-    assert second.lines == [f"{len(read_table(path).layers)} layers of this board are known, from {path}"]
+    assert second.lines == [f"{len(read_table(path).layers)} layers of this board are known, from {path.name}"]
 
 
 def test_a_profile_that_was_cut_short_goes_on(tmp_path: Path) -> None:
