@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgeprune.bench.measurement import Measurement
+    from edgeprune.contracts import Method
     from edgeprune.network.groups import Allocation
     from edgeprune.network.shaping import Shaping
     from edgeprune.verdict.budget import Budget
@@ -77,7 +78,7 @@ def shape(  # noqa: PLR0913  # as above
     network: nn.Module,
     example_inputs: torch.Tensor | Sequence[torch.Tensor],
     *,
-    method: str,
+    method: str | Method,
     allocation: Allocation,
     steps: int,
     data: Data | None = None,
@@ -85,8 +86,9 @@ def shape(  # noqa: PLR0913  # as above
 ) -> Shaping:
     """Begin to shape the network, in place, towards an allocation in a training loop of your own.
 
-    `allocation` is the number of units that each named group will keep; `steps` is how many optimiser steps there
-    will be. Make the optimiser after this call. Raises UsageError for a method that only scores.
+    `method` is a name, or a method made with options of its own. `allocation` is the number of units that each named
+    group will keep; `steps` is how many optimiser steps there will be. Make the optimiser after this call. Raises
+    UsageError for a method that only scores.
     """
     import torch
 
@@ -98,7 +100,7 @@ def shape(  # noqa: PLR0913  # as above
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
     network.eval()
     context = Context(network, inputs, network_structure(network, inputs), data, seed)
-    chosen = load_method(method)
+    chosen = load_method(method) if isinstance(method, str) else method
     units = chosen.units(replace(context, network=copy.deepcopy(network)))
     return Shaping(chosen, replace(context, structure=units), allocation, steps)
 

@@ -16,7 +16,7 @@ from torch import nn
 from edgeprune.contracts import Context
 from edgeprune.network.groups import Allocation
 from edgeprune.network.reduction import weight_slots
-from edgeprune.network.selection import select_units
+from edgeprune.network.selection import allowed_counts, select_units
 
 _ROUNDING = 1e-9
 SHAPE = 0.25  # the papers' u: how steeply the rise falls off with the rank
@@ -46,9 +46,16 @@ class RankedFactors:
         """Start with all factors at 0."""
         parameters = dict(context.network.named_parameters())
         losing = [group for group in context.structure.groups if allocation.get(group.name, group.size) < group.size]
-        self._kept = {group.name: (group, allocation[group.name]) for group in losing}
+        self._final = {group.name: (group, allocation[group.name]) for group in losing}
+        self._kept = dict(self._final)
+        self.part = 1.0
         self._writers = {group.name: weight_slots(group, parameters, ("writer",)) for group in losing}
         self.factors = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in losing}
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """How many units stay by group, as far as units may go now."""
+        return {name: kept for name, (_, kept) in self._kept.items()}
 
     @property
     def out(self) -> dict[str, torch.Tensor]:
@@ -58,8 +65,15 @@ class RankedFactors:
     @property
     def reach(self) -> float:
         """How many times the first unit's rise it takes until the last one is out; measured, about 15 % too much."""
-        most = max((group.size - kept for group, kept in self._kept.values()), default=1)
+        most = max((group.size - kept for group, kept in self._kept.values()), default=1) or 1
         return 1 + 0.9 * math.log2(most)
+
+    def limit(self, part: float) -> None:
+        """Let only a part of the units that are to go be out, from now on."""
+        self.part = part
+        for name, (group, kept) in self._final.items():
+            least = group.size - int((group.size - kept) * part + _ROUNDING)
+            self._kept[name] = (group, min(count for count in allowed_counts(group) if count >= least))
 
     def sizes(self, network: nn.Module) -> dict[str, torch.Tensor]:
         """Return the L1 norm of all that writes a unit (size,), by group."""

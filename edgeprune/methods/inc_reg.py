@@ -8,7 +8,8 @@ whose factor reaches the ceiling is set to zero for good. Deviations: one factor
 output, norms included; the paper's A = 2.5e-4 and ceiling of 2.5 are for some 40,000 steps, so a shorter training
 raises A until all is out at three quarters of it, and the ceiling until units are empty when they go; a decay too large
 for the learning rate divides the weights after the step instead of adding to the gradient. The ordinary weight decay,
-which the paper halves, is the caller's.
+which the paper halves, is the caller's. With `accuracy_drop` the allocation is the most that may go: a tenth of the
+training at a time removes a part of it, as much as the accuracy leaves room for, and is undone where it took too much.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from edgeprune.contracts import Context, Method, Step
 from edgeprune.errors import UsageError
 from edgeprune.methods._growing import UnitDecay, filter_scores
 from edgeprune.methods._ranked import RankedFactors
-from edgeprune.network.groups import Allocation, Scores
+from edgeprune.methods._stages import Stages
+from edgeprune.methods._taylor import data_of
+from edgeprune.network.groups import Allocation, Scores, Structure
+from edgeprune.network.plan import Plan
 
 _UNTIL = 0.75  # of the training; the rest lets the kept units settle
 _EMPTY = 20.0  # a unit whose factor rises evenly is down to exp(-_EMPTY / 2) when it reaches the ceiling
@@ -35,14 +39,20 @@ class IncReg(Method):
 
     trains = True
 
-    def __init__(self, ceiling: float = 2.5, amplitude: float = 2.5e-4) -> None:
-        """Take the largest decay, and by how much the least important unit's rises a step; raises UsageError."""
-        if not ceiling > 0 or not amplitude > 0:
+    def __init__(self, ceiling: float = 2.5, amplitude: float = 2.5e-4, accuracy_drop: float | None = None) -> None:
+        """Take the largest decay, and by how much the least important unit's rises a step; raises UsageError.
+
+        With `accuracy_drop`, a part of 1, fewer units go than allocated where the validation data do not allow more.
+        """
+        if not ceiling > 0 or not amplitude > 0 or not (accuracy_drop is None or 0 <= accuracy_drop < 1):
             raise UsageError(
-                f"The method inc-reg needs a ceiling and an amplitude above zero, not {ceiling} and {amplitude}."
+                f"The method inc-reg needs a ceiling and an amplitude above zero and an accuracy drop from 0 to 1, not "
+                f"{ceiling}, {amplitude} and {accuracy_drop}."
             )
         self.ceiling = ceiling
         self.amplitude = amplitude
+        self.accuracy_drop = accuracy_drop
+        self._stages: Stages | None = None
         self._ranked: RankedFactors | None = None
         self._decay: UnitDecay | None = None
         self._ranks: dict[str, torch.Tensor] = {}
@@ -54,9 +64,17 @@ class IncReg(Method):
         """Score every unit; the mean score of a group is 1."""
         return filter_scores(context)
 
+    def plan(self, structure: Structure, scores: Scores, allocation: Allocation) -> Plan:
+        """Return the edits that leave the allocated counts, or what an accuracy allowed of them."""
+        allowed = self._ranked.kept if self._stages is not None and self._ranked is not None else {}
+        return super().plan(structure, scores, {**allocation, **allowed})
+
     def prepare(self, context: Context, allocation: Allocation) -> None:
         """Start with no decay."""
         self._ranked = RankedFactors(context, allocation)
+        if self.accuracy_drop is not None:
+            data = data_of(context, "inc-reg")
+            self._stages = Stages(context.network, data, self._ranked, self.accuracy_drop)
         self._decay = UnitDecay(context)
         self._ranks = {}
         self._steps = 0
@@ -65,6 +83,7 @@ class IncReg(Method):
         """Rank the units, and let their factors rise and fall."""
         if self._ranked is None:
             return
+        step = self._stages.step(network, step) if self._stages is not None else step
         rise = max(self.amplitude / self.ceiling, self._ranked.reach / (_UNTIL * step.total))
         self._rate = step.learning_rate
         self._pull = max(self.ceiling * step.learning_rate, _EMPTY * rise)
@@ -97,16 +116,21 @@ class IncReg(Method):
         self._ranked.settle(self._ranked.sizes(context.network))
         for name, out in self._ranked.out.items():
             self._decay.shrink(context.network, name, (~out).double())
+        if self._stages is not None:
+            self._stages.end(context.network)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the factors and the averaged ranks."""
         factors = self._ranked.factors if self._ranked is not None else {}
-        return {"factors": dict(factors), "ranks": dict(self._ranks), "steps": self._steps}
+        stages = self._stages.state_dict() if self._stages is not None else {}
+        return {"factors": dict(factors), "ranks": dict(self._ranks), "steps": self._steps, "stages": stages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the saved factors."""
         if self._ranked is not None:
             self._ranked.load(state["factors"])
+        if self._stages is not None:
+            self._stages.load_state_dict(state["stages"])
         self._ranks, self._steps = dict(state["ranks"]), int(state["steps"])
 
     def _average(self, ranks: Mapping[str, torch.Tensor]) -> None:

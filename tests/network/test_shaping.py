@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import edgeprune as ep
+from edgeprune import registry
 from edgeprune.contracts import Context, Method
 from edgeprune.errors import StepError, UsageError
 from edgeprune.network.groups import Structure
@@ -53,6 +54,11 @@ def test_a_method_that_leaves_something_behind_is_refused():
     shaping = Shaping(_Untidy(), Context(Residual(), (INPUTS,), Structure((), (), ()), None, 0), {}, 1)
     with pytest.raises(StepError, match=r"_Untidy changed 'extra\.bias' of the network"):
         shaping.finish()
+
+
+def test_a_method_with_options_of_its_own_shapes_as_its_name_does():
+    method = registry.load("methods", "growing-reg")(ceiling=3.0)
+    assert ep.shape(Residual(), INPUTS, method=method, allocation={"stem": 5}, steps=4).method is method
 
 
 def test_what_shapes_nothing_is_refused():
