@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -26,11 +27,14 @@ from benchmarks.networks import CifarResNet
 from edgeprune import registry
 from edgeprune.contracts import Context
 from edgeprune.files import append_line, write_text
+from edgeprune.network.batches import count_batches
 from edgeprune.network.cutting import positions_of, zero_positions
 from edgeprune.network.data import Data, example_inputs
 from edgeprune.network.groups import Group, Structure
 from edgeprune.network.model import load_model
+from edgeprune.network.shaping import Shaping
 from edgeprune.network.structure import network_structure
+from edgeprune.network.training import Guides, RecoverySettings, recover
 from edgeprune.progress import Progress
 from edgeprune.terminal import TerminalProgress
 
@@ -70,15 +74,36 @@ def oracle(network: CifarResNet, structure: Structure, data: Data, file: Path, p
     return changes
 
 
-def correlations(method: str, context: Context, changes: Changes) -> Line:
-    """Score every unit with a method, and compare the order of the scores with that of the oracle."""
+def correlations(name: str, context: Context, changes: Changes, epochs: int, progress: Progress) -> Line:
+    """Score every unit with a method, and compare the order of the scores with that of the oracle.
+
+    With `epochs` the method trains the network before, towards an allocation that leaves it whole.
+    """
+    method = registry.load("methods", name)()
     started = time.monotonic()
-    scores = registry.load("methods", method)().score(context)
+    if epochs:
+        shaping = Shaping(method, context, {}, epochs * count_batches(_data(context).train))
+        settings = RecoverySettings(epochs=epochs, seed=context.seed)
+        with TemporaryDirectory() as folder:
+            guides = Guides(shaping=shaping)
+            recover(context.network, _data(context), settings, guides, Path(folder) / "checkpoint", progress)
+        shaping.finish()
+    scores = method.score(context)
     seconds = time.monotonic() - started
     own, true = zip(*((np.array(scores[name]), np.square(values)) for name, values in changes.items()), strict=True)
     within = [_rank_correlation(*pair) for pair in zip(own, true, strict=True)]
     overall = _rank_correlation(np.concatenate(own), np.concatenate(true))
-    return Line(method, overall, float(np.mean(within)), seconds)
+    return Line(_label(name, epochs), overall, float(np.mean(within)), seconds)
+
+
+def _label(name: str, epochs: int) -> str:
+    return f"{name}, after {epochs} epochs" if epochs else name
+
+
+def _data(context: Context) -> Data:
+    if context.data is None:
+        raise ValueError("The oracle needs pictures.")
+    return context.data
 
 
 def _rank_correlation(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
@@ -134,6 +159,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/oracle"))
     parser.add_argument("--methods", nargs="*", default=channel_methods())
+    parser.add_argument("--trained", nargs="*", default=["attention-sca"], help="methods to ask after a training, too")
+    parser.add_argument("--epochs", type=int, default=4, help="of that training")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     progress, data = TerminalProgress(), cifar10_two_thousand()
@@ -144,13 +171,15 @@ def main() -> None:
     changes = oracle(network, structure, data, arguments.out / "oracle.jsonl", progress)
     file = arguments.out / "methods.jsonl"
     lines = [Line(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
-    for method in arguments.methods:
-        if method in {line.method for line in lines}:
+    asked = [(name, 0) for name in arguments.methods] + [(name, arguments.epochs) for name in arguments.trained]
+    for name, epochs in asked:
+        if _label(name, epochs) in {line.method for line in lines}:
             continue
         context = Context(copy.deepcopy(network), inputs, structure, data, seed=0)
-        lines.append(correlations(method, context, changes))
-        append_line(file, json.dumps(asdict(lines[-1])))
-        progress.say(f"{method}: {lines[-1].overall:.3f} over all units, {lines[-1].within:.3f} within a group")
+        line = correlations(name, context, changes, epochs, progress)
+        lines.append(line)
+        append_line(file, json.dumps(asdict(line)))
+        progress.say(f"{line.method}: {line.overall:.3f} over all units, {line.within:.3f} within a group")
     lines.sort(key=lambda line: line.method)
     write_text(_RESULTS / "oracle.json", json.dumps([asdict(line) for line in lines], indent=1) + "\n")
     write_text(_RESULTS / "oracle.md", _heading(changes) + table(lines) + "\n")
@@ -162,7 +191,7 @@ def _heading(changes: Changes) -> str:
         "# What the scores are worth\n\n"
         "Spearman's rank correlation of each method's scores with the squared change of the loss when a unit is really "
         f"removed: all {units} units of the pretrained ResNet-20, 2,000 training pictures of CIFAR-10, no "
-        "training in between. Methods that train are asked before they train.\n\n"
+        "training in between. Methods that train are asked before they train, unless a line says otherwise.\n\n"
         "Regenerate with `python -m benchmarks.oracle`.\n\n"
     )
 
