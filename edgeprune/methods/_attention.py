@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -74,57 +73,51 @@ class Attention(nn.Module):
         return self.whole_sum / max(1, self.seen)
 
 
-def insert(network: nn.Module, names: list[str], applied: bool = True) -> None:
-    """Put attention behind the named convolutions, as their child `attention`; not applied, it changes nothing."""
-    for name in names:
-        convolution = network.get_submodule(name)
-        weight = next(convolution.parameters())
-        convolution.add_module(_NAME, Attention(weight.shape[0]).to(weight.device))
-        if applied:
-            convolution.register_forward_hook(_attend)
+class Attentions:
+    """Attention behind some convolutions of a network, as their child `attention`, until `remove`."""
 
+    def __init__(self, network: nn.Module, names: list[str], applied: bool = True) -> None:
+        """Put it in; not applied, it changes nothing."""
+        self._convolutions = {name: network.get_submodule(name) for name in names}
+        self._handles = []
+        for convolution in self._convolutions.values():
+            weight = next(convolution.parameters())
+            convolution.add_module(_NAME, Attention(weight.shape[0]).to(weight.device))
+            if applied:
+                self._handles.append(convolution.register_forward_hook(_attend))
 
-def remove(network: nn.Module, names: list[str]) -> None:
-    """Take attention out again."""
-    for name in names:
-        convolution = network.get_submodule(name)
-        hooks = convolution._forward_hooks
-        for number in [number for number, hook in hooks.items() if hook is _attend]:
-            del hooks[number]
-        delattr(convolution, _NAME)
+    def looked_at(self, context: Context, data: Data, batches: int) -> Mapping[str, torch.Tensor]:
+        """Return the mean gates of channels by convolution, in eval mode, over batches of the training data."""
+        # Before the hook that applies attention, so that both see what the convolution computed.
+        looks = [one.register_forward_hook(_look, prepend=True) for one in self._convolutions.values()]
+        try:
+            with torch.no_grad():
+                for inputs, _ in batches_of(context.network, data, batches):
+                    context.network(*as_inputs(inputs))
+        finally:
+            for handle in looks:
+                handle.remove()
+        return {name: _attention_of(convolution).importance for name, convolution in self._convolutions.items()}
 
+    def fold(self) -> None:
+        """Multiply what the convolutions compute by what attention multiplied it by on average, in place."""
+        with torch.no_grad():
+            for convolution in self._convolutions.values():
+                for parameter in convolution.parameters(recurse=False):
+                    by = _attention_of(convolution).scaling.to(parameter)
+                    parameter.mul_(by.reshape(-1, *[1] * (parameter.dim() - 1)))
 
-def fold(network: nn.Module, names: list[str]) -> None:
-    """Multiply what the convolutions compute by what attention multiplied it by on average, in place."""
-    with torch.no_grad():
-        for name in names:
-            convolution = network.get_submodule(name)
-            for parameter in convolution.parameters(recurse=False):
-                by = _attention_of(convolution).scaling.to(parameter)
-                parameter.mul_(by.reshape(-1, *[1] * (parameter.dim() - 1)))
-
-
-def looked_at(context: Context, names: list[str], data: Data, batches: int) -> Mapping[str, torch.Tensor]:
-    """Return the mean gates of channels by convolution, in eval mode, over batches of the training data."""
-    with torch.no_grad(), _looking(context.network, names):
-        for inputs, _ in batches_of(context.network, data, batches):
-            context.network(*as_inputs(inputs))
-    return {name: _attention_of(context.network.get_submodule(name)).importance for name in names}
-
-
-@contextmanager
-def _looking(network: nn.Module, names: list[str]) -> Iterator[None]:
-    convolutions = [network.get_submodule(name) for name in names]
-    handles = [convolution.register_forward_hook(_look, prepend=True) for convolution in convolutions]
-    try:
-        yield
-    finally:
-        for handle in handles:
+    def remove(self) -> None:
+        """Take it out again."""
+        for handle in self._handles:
             handle.remove()
+        for convolution in self._convolutions.values():
+            delattr(convolution, _NAME)
 
 
 def _attend(module: nn.Module, _: object, output: torch.Tensor) -> torch.Tensor:
-    return _attention_of(module)(output)  # type: ignore[no-any-return]  # of PyTorch
+    gated: torch.Tensor = _attention_of(module)(output)
+    return gated
 
 
 def _look(module: nn.Module, _: object, output: torch.Tensor) -> None:

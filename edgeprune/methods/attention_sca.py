@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from edgeprune.contracts import Context, Method
-from edgeprune.methods._attention import fold, insert, looked_at, remove
+from edgeprune.methods._attention import Attentions
 from edgeprune.methods._growing import filter_scores
 from edgeprune.methods._taylor import counted, data_of
 from edgeprune.network.evaluation import recalibrate_batch_norm
@@ -48,21 +48,20 @@ class AttentionSca(Method):
         """Put attention in, whatever the allocation: the paper trains all of it. Raises UsageError without data."""
         data_of(context, _NAME)
         self._gates = {}
-        insert(context.network, _writers(context))
+        self._attentions = Attentions(context.network, _writers(context))
 
     def finish(self, context: Context) -> None:
         """Look at the gates, fold their mean into the weights, and take attention out."""
-        data, names = data_of(context, _NAME), _writers(context)
-        self._gates = looked_at(context, names, data, self.batches)
-        fold(context.network, names)
-        remove(context.network, names)
+        data = data_of(context, _NAME)
+        self._gates = self._attentions.looked_at(context, data, self.batches)
+        self._attentions.fold()
+        self._attentions.remove()
         recalibrate_batch_norm(context.network, data, self.batches)
 
     def _untrained(self, context: Context) -> Mapping[str, torch.Tensor]:
-        names = _writers(context)
-        insert(context.network, names, applied=False)
-        gates = looked_at(context, names, data_of(context, _NAME), self.batches)
-        remove(context.network, names)
+        attentions = Attentions(context.network, _writers(context), applied=False)
+        gates = attentions.looked_at(context, data_of(context, _NAME), self.batches)
+        attentions.remove()
         return gates
 
 

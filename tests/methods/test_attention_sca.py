@@ -13,7 +13,7 @@ from small_networks import Residual, randomise
 
 from edgeprune.contracts import Context
 from edgeprune.errors import UsageError
-from edgeprune.methods._attention import Attention, fold, insert, looked_at, remove
+from edgeprune.methods._attention import Attention, Attentions
 from edgeprune.methods.attention_sca import AttentionSca
 from edgeprune.network.data import Data, cross_entropy, top1
 from edgeprune.network.evaluation import evaluate
@@ -83,18 +83,18 @@ def test_it_sits_behind_every_convolution_that_writes_a_group_and_leaves_nothing
 
 def test_folding_gates_that_are_always_the_same_changes_nothing():
     own = context()
-    insert(own.network, CONVOLUTIONS)
+    attentions = Attentions(own.network, CONVOLUTIONS)
     with torch.no_grad():
         for module in own.network.modules():
             if isinstance(module, Attention):
                 module.norm.weight.zero_()
                 module.norm.bias.copy_(torch.randn(module.norm.bias.shape))
     with_attention = own.network(IMAGES)
-    gates = looked_at(own, CONVOLUTIONS, own.data, 2)
+    gates = attentions.looked_at(own, own.data, 2)
     expected = torch.sigmoid(2 * own.network.blocks[0].conv1.attention.norm.bias)
     assert torch.allclose(gates["blocks.0.conv1"].float(), expected, atol=1e-6)
-    fold(own.network, CONVOLUTIONS)
-    remove(own.network, CONVOLUTIONS)
+    attentions.fold()
+    attentions.remove()
     assert torch.allclose(own.network(IMAGES), with_attention, atol=1e-4)
 
 
