@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgeprune.bench.layer_cost import LayerCosts
@@ -49,12 +49,13 @@ class Spending:
     cost: Cost
     budget: float
     groups: tuple[Group, ...]
+    allowed: Mapping[str, tuple[int, ...]]  # the counts that may stay, by group
 
     def allocation(self, scores: Scores) -> dict[str, int]:
         """Return the counts of the best-scored units of all groups together that the budget allows.
 
         Units go in the order of their scores until the cost is within the budget; then those of them come back, the
-        best first, that still fit.
+        best first, that still fit. Of a budget that cannot be kept, what is nearest to it.
         """
         order = self._order(scores)
         few, many = 0, len(order)
@@ -79,7 +80,7 @@ class Spending:
         found, lost = {}, Counter(gone)
         for group in self.groups:
             left = group.size - lost[group.name]
-            allowed = allowed_counts(group)
+            allowed = self.allowed[group.name]
             found[group.name] = max((count for count in allowed if count <= left), default=allowed[0])
         return found
 
@@ -92,7 +93,8 @@ def _without_last(names: list[str], name: str) -> list[str]:
 def spending(cost: Cost, structure: Structure, allocation: Allocation, budget: float | None = None) -> Spending:
     """Return a budget, or what an allocation takes, to be spent on the groups in which it leaves something out."""
     groups = tuple(g for g in structure.groups if allocation.get(g.name, g.size) < g.size)
-    return Spending(cost, cost(allocation) if budget is None else budget, groups)
+    allowed = {group.name: allowed_counts(group) for group in groups}
+    return Spending(cost, cost(allocation) if budget is None else budget, groups, allowed)
 
 
 def slopes(spent: Spending, counts: Allocation) -> dict[str, float]:

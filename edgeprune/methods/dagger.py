@@ -52,7 +52,7 @@ class Dagger(Method):
         self.objective, self.costs, self.budget = objective, costs, budget
         self.allocated: Allocation = {}
         self._allocation: Allocation = {}
-        self._spending = Spending(lambda _: 0.0, 0.0, ())
+        self._spending = Spending(lambda _: 0.0, 0.0, (), {})
         self._filters: dict[str, Filters] = {}
         self._readers: dict[str, FilterReader] = {}
         self._soft: dict[str, torch.Tensor] = {}
@@ -65,8 +65,8 @@ class Dagger(Method):
 
     def prepare(self, context: Context, allocation: Allocation) -> None:
         """Read the filters as they are now, and begin with all gates open."""
-        structure = context.structure
-        cost = macs_cost(structure) if self.costs is None else latency_cost(structure, self.costs)
+        structure, measured = context.structure, self.costs if self.objective == "latency" else None
+        cost = macs_cost(structure) if measured is None else latency_cost(structure, measured)
         self._allocation, self._spending = allocation, spending(cost, structure, allocation, self.budget)
         names = [group.name for group in self._spending.groups]
         self._filters = {group.name: filters_of(context, group) for group in self._spending.groups}

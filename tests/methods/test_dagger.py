@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from edgeprune.bench.emulated_board import board_from_settings, true_latency_ms
+from edgeprune.bench.layer_cost import LayerCost, LayerCosts
 from edgeprune.bench.target import load_target
 from edgeprune.bench.work import works_of_onnx
 from edgeprune.contracts import Context, Step
@@ -142,6 +143,20 @@ def test_a_budget_is_kept_and_no_unit_more_would_fit(part, seed):
 
 
 _OWN = context()
+
+
+def test_costs_count_for_the_objective_latency_alone():
+    own = context()
+    costs = LayerCosts({layer.name: LayerCost(((1, 2.0), (8, 2.0))) for layer in own.structure.layers}, 0.0)
+    allocated = []
+    for method in (Dagger(costs=costs), Dagger()):
+        shaping = Shaping(method, context(), ALLOCATION, steps=4)
+        shaping.finish()
+        allocated.append(method.allocated)
+    assert allocated[0] == allocated[1]
+    flat = Dagger(objective="latency", costs=costs)  # where fewer units save nothing, all of them fit
+    Shaping(flat, context(), ALLOCATION, steps=4).finish()
+    assert flat.allocated == {"stem": 8, "blocks.0.conv1": 10}
 
 
 def test_what_cannot_be_is_refused():
