@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -22,11 +24,12 @@ from edgeprune.network.structure import network_structure
 @cache
 def _loaded(folder: Path) -> tuple[nn.Module, Data]:
     data = cifar10_small()
+    data = replace(data, validation=list(islice(data.validation, 500 // data.validation.batch_size)))
     return load_model(folder / "cifar10-resnet20.pt", "benchmarks.networks:resnet20").module, data
 
 
 def picture_context(folder: Path) -> Context:
-    """Return the network, 2,000 pictures to train on and 1,000 to judge by."""
+    """Return the network, 2,000 pictures to train on and 500 to judge by."""
     network, data = _loaded(folder)
     inputs = example_inputs(data, 4)
     return Context(copy.deepcopy(network), inputs, network_structure(network, inputs), data, 0)

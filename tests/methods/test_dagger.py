@@ -178,7 +178,7 @@ def test_on_real_pictures_it_lands_on_its_target_of_macs(data_folder):
     own = picture_context(data_folder)
     whole = count_macs(own.network, own.example_inputs)
     method = Dagger(budget=0.5 * macs_cost(own.structure)({}))
-    shaping = Shaping(method, own, {group.name: group.size * 3 // 4 for group in own.structure.groups}, steps=60)
+    shaping = Shaping(method, own, {group.name: group.size * 3 // 4 for group in own.structure.groups}, steps=40)
     train_on_pictures(shaping, batch_size=16)
     plan = shaping.plan()
     assert {edit.group: len(edit.keep) for edit in plan.edits} == shaping.allocation
