@@ -55,6 +55,8 @@ class Stages:
         accuracy = evaluate(network, data)
         self.progress = Progress(accuracy - accuracy_drop, accuracy)
         self._data, self._ranked = data, ranked
+        self._network: dict[str, torch.Tensor] = {}
+        self._factors: dict[str, torch.Tensor] = {}
         self._keep(network)
         ranked.limit(self.progress.aim)
 
@@ -94,7 +96,5 @@ class Stages:
         self._ranked.limit(self.progress.reached if self.progress.is_done else self.progress.aim)
 
     def _keep(self, network: nn.Module) -> None:
-        self._network: dict[str, torch.Tensor] = {
-            name: tensor.detach().clone() for name, tensor in network.state_dict().items()
-        }
+        self._network = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         self._factors = {name: factors.clone() for name, factors in self._ranked.factors.items()}
