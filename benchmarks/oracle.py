@@ -191,7 +191,8 @@ def _heading(changes: Changes) -> str:
         "# What the scores are worth\n\n"
         "Spearman's rank correlation of each method's scores with the squared change of the loss when a unit is really "
         f"removed: all {units} units of the pretrained ResNet-20, 2,000 training pictures of CIFAR-10, no "
-        "training in between. Methods that train are asked before they train, unless a line says otherwise.\n\n"
+        "training in between. Methods that train are asked before they train, unless a line says otherwise.\n"
+        "Seconds are those of the wall clock, beside whatever else the machine was doing.\n\n"
         "Regenerate with `python -m benchmarks.oracle`.\n\n"
     )
 

@@ -7,8 +7,10 @@ A gate of positions for each group of channels, then a gate of channels from poo
 mean gate over training data after the training. Deviations: behind every convolution that writes channels of a group,
 stem and stream included, where the paper has it in the blocks; the gates of all convolutions that write a unit are
 added up and divided by the group's mean, so that scores of groups compare; in the end the mean of the gates is folded
-into the weights and norms are re-calibrated, where the paper drops it and trains on. A group that no convolution writes
-is scored by the L1 norm of its filters. Before a training the gates are looked at, but not applied.
+into the weights and norms are re-calibrated, where the paper drops it and trains on; gradients are clipped to a norm
+of 1, since attention in a trained network makes them ten times as large, where the paper trains from the start. A group
+that no convolution writes is scored by the L1 norm of its filters. Before a training the gates are looked at, but not
+applied. A training of a few epochs does not make up for what attention changes: leave most epochs to the recovery.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from edgeprune.network.groups import Allocation, Scores
 from edgeprune.network.reduction import over_mean, slot_of
 
 _NAME = "attention-sca"
+_LARGEST_NORM = 1.0
 
 
 class AttentionSca(Method):
@@ -49,6 +52,10 @@ class AttentionSca(Method):
         data_of(context, _NAME)
         self._gates = {}
         self._attentions = Attentions(context.network, _writers(context))
+
+    def after_backward(self, network: nn.Module) -> None:
+        """Clip the gradients of the whole network."""
+        nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_NORM)
 
     def finish(self, context: Context) -> None:
         """Look at the gates, fold their mean into the weights, and take attention out."""
