@@ -1,9 +1,9 @@
 """Pruning, factorisation, and both under one budget: the same part of the measured latency, the same short recovery.
 
-`python -m benchmarks.joint [--networks resnet20 resnet56] [--targets ...] [--methods ...] [--latency 70%]` needs
-EDGEPRUNE_DATA. Every cell is a whole `compress` run in the folder --out, and is not repeated when it is finished;
-results/joint.md holds all finished cells with what became of every layer. The recovery is short:
-2 epochs on 2,000 pictures, judged by 1,000 others.
+`python -m benchmarks.joint [--networks resnet20 resnet56] [--targets ...] [--methods ...] [--latency 0.7] [--epochs 2]`
+needs EDGEPRUNE_DATA. Every cell is a whole `compress` run in the folder --out, and is not repeated when it is finished;
+results/joint.md holds all finished cells with what became of every layer. The recovery is short: epochs of 2,000
+pictures, judged by 1,000 others; without an epoch there is none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from edgeprune.verdict.result import RankedLayer, Result, read_result
 _RESULTS = Path(__file__).parent / "results"
 _TARGETS = ("emulated-raspberry-pi-5-onnxruntime", "host", "host-litert")
 _METHODS = ("taylor", "spatial-svd", "trained-rank-pruning", "taylor+spatial-svd")
-_EPOCHS = 2
 _HEAD = (
     "network",
     "target",
@@ -42,9 +41,9 @@ _HEAD = (
 )
 
 
-def run_cell(network: str, target: str, method: str, latency: float, out: Path) -> None:
+def run_cell(network: str, target: str, method: str, latency: float, epochs: int, out: Path) -> None:
     """Compress once, where that is not done yet; a target on which no chain is faster leaves the sentence."""
-    folder = out / f"{network}-{target}-{method}-{latency:g}"
+    folder = out / f"{network}-{target}-{method}-{latency:g}-{epochs}"
     if (folder / "result.json").exists() or (folder / "refused.txt").exists():
         return
     try:
@@ -56,7 +55,7 @@ def run_cell(network: str, target: str, method: str, latency: float, out: Path) 
             budget=ep.Budget(latency_ms=ep.Share(latency)),
             out=folder,
             method=method,
-            epochs=_EPOCHS,
+            epochs=epochs,
             resume=folder.exists(),
             progress=TerminalProgress(),
         )
@@ -122,12 +121,15 @@ def main() -> None:
     parser.add_argument("--targets", nargs="*", default=_TARGETS)
     parser.add_argument("--methods", nargs="*", default=_METHODS)
     parser.add_argument("--latency", type=float, default=0.7, help="the part of the original's latency")
+    parser.add_argument(
+        "--epochs", type=int, default=2, help="of the recovery, half of them before the cut where the method trains"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/joint"))
     arguments = parser.parse_args()
     for network in arguments.networks:
         for target in arguments.targets:
             for method in arguments.methods:
-                run_cell(network, target, method, arguments.latency, arguments.out)
+                run_cell(network, target, method, arguments.latency, arguments.epochs, arguments.out)
                 write_text(_RESULTS / "joint.md", page(arguments.out))
 
 
