@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.zoo import declare_torchvision
 from edgeprune.bench.comparison import compare
 from edgeprune.bench.emulated_board import board_from_settings, true_latency_ms
 from edgeprune.bench.measure import MeasureOptions, measure
@@ -115,7 +116,8 @@ def trust(target: Target, folder: Path) -> dict[str, Any]:
 
 def published(folder: Path) -> list[dict[str, Any]]:
     """Return published figures of real boards beside those of the emulated ones."""
-    import timm
+    _ = declare_torchvision()  # alive until the end
+    import timm  # imports torchvision, whose operators must be declared first
     import torch
 
     from edgeprune.network.export import export_network
