@@ -15,6 +15,7 @@ from edgeprune.network.weights import save_weights
 from edgeprune.run.calibration import with_artifact_accuracy
 from edgeprune.run.ends import Ends, measure_ends
 from edgeprune.run.ranks import left_whole, ranked_layers
+from edgeprune.run.slower import slower_cuts
 from edgeprune.run.trial import Searched, Trial
 from edgeprune.verdict.report import write_report
 from edgeprune.verdict.result import (
@@ -112,6 +113,7 @@ def _result(bench: Workbench, built: Built, ends: Ends, findings: Findings) -> R
         proofs=(tuned.proof, *built.proofs),
         layers=layers,
         ranked_layers=ranked_layers(bench, findings.problem, findings.chosen.allocation),
+        slower_cuts=slower_cuts(findings.problem, findings.chosen.allocation),
         warnings=_warnings(bench, (*decision.doubts, *ends.warnings, *built.warnings, *unprofiled), findings),
     )
 

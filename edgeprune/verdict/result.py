@@ -157,6 +157,20 @@ class RankedLayer:
 
 
 @dataclass(frozen=True)
+class SlowerCut:
+    """Fewer channels of a layer, which were measured to take longer than all of them, and therefore were not chosen.
+
+    Both times are of the layer alone on the target; of a depthwise layer both numbers of channels are the same.
+    """
+
+    layer: str
+    inputs: int
+    outputs: int
+    cut_ms: float
+    layer_ms: float
+
+
+@dataclass(frozen=True)
 class Result:
     """All of `result.json`; `kind` is how the target measures: "real", "icount" or "emulated".
 
@@ -187,6 +201,7 @@ class Result:
     proofs: tuple[Proof, ...] = ()
     layers: LayerTimes = field(default_factory=LayerTimes)
     ranked_layers: tuple[RankedLayer, ...] = ()
+    slower_cuts: tuple[SlowerCut, ...] = ()
     warnings: tuple[str, ...] = ()
     search_ended: str = ""
     schema: int = SCHEMA

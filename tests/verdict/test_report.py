@@ -11,7 +11,7 @@ from edgeprune.errors import UsageError
 from edgeprune.verdict.figures import outside_part, shown_range
 from edgeprune.verdict.history import read_history
 from edgeprune.verdict.report import write_report
-from edgeprune.verdict.result import AskedBudget, LayerTimes, Stages
+from edgeprune.verdict.result import AskedBudget, LayerTimes, SlowerCut, Stages
 from edgeprune.verdict.tables import group_bars, layer_bars
 
 _VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -175,6 +175,16 @@ def test_violations_and_warnings_are_in_both_files(make_run, verdict):
         assert sentence in page.words
         assert sentence in markdown
     assert markdown.startswith("### Failed" if verdict == "fail" else "### Inconclusive")
+
+
+def test_cuts_that_are_slower_than_the_layer_are_shown_as_rejected(make_run):
+    page, _, markdown = report(make_run(slower_cuts=(SlowerCut("layer1.0.conv1", 64, 62, 2.44, 2.0),)))
+    assert "rejected because they are slower" in page.words
+    assert "layer1.0.conv1 64 62 2.440 ms 2.000 ms" in page.words
+    assert "| layer1.0.conv1 | 64 | 62 | 2.440 ms | 2.000 ms |" in markdown
+    page, _, markdown = report(make_run())
+    assert "rejected because" not in page.words
+    assert "Rejected" not in markdown
 
 
 def test_a_limit_inside_the_interval_is_unsure(make_run):
