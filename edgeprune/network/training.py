@@ -77,7 +77,9 @@ class Guides:
     @property
     def stage(self) -> str:
         """What the training is called."""
-        return "Recovery" if self.shaping is None else "Shaping"
+        if self.shaping is not None:
+            return "Shaping"
+        return "Training" if self.teacher is None else "Recovery"
 
 
 @dataclass(frozen=True)
