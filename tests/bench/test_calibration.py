@@ -17,6 +17,12 @@ from edgeprune.errors import StorageError
 BOARD = "emulated-raspberry-pi-5"
 
 
+@pytest.fixture(autouse=True)
+def own_calibrations(monkeypatch, tmp_path):
+    """What these tests keep, and break, is no other test's."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+
 def scattering(between: float):
     target = load_target(BOARD)
     settings = copy.deepcopy(dict(target.settings))
