@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
-
 from edgeprune.errors import PlanError
 from edgeprune.network.groups import Allocation, EqualCounts, Group, Scores, Structure, needed_units
 from edgeprune.network.plan import Factorize, Plan, PruneChannels
@@ -82,15 +80,15 @@ def _one_partition(group: Group) -> bool:
 
 
 def _integer_program(group: Group, scores: tuple[float, ...], kept: int) -> tuple[int, ...]:
-    # Imported here, because the contracts import this file and must not cost what scipy costs.
+    # Imported here, because the contracts import this file and must not cost what numpy and scipy cost.
+    import numpy as np
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    rows, least, most = [np.ones(group.size)], [float(kept)], [float(kept)]
+    rows, least, most = [[1.0] * group.size], [float(kept)], [float(kept)]
     for row in (row for constraint in group.constraints for row in _balance(constraint, group.size)):
         rows, least, most = [*rows, row], [*least, 0.0], [*most, 0.0]
     for units in needed_units(group):
-        row = np.zeros(group.size)
-        row[list(units)] = 1
+        row = [float(unit in units) for unit in range(group.size)]
         rows, least, most = [*rows, row], [*least, 1.0], [*most, float(len(units))]
     limits = LinearConstraint(np.array(rows), least, most)
     gain = -np.asarray(scores, float)
@@ -98,11 +96,13 @@ def _integer_program(group: Group, scores: tuple[float, ...], kept: int) -> tupl
     return tuple(int(unit) for unit in np.flatnonzero(found.x > 0.5)) if found.success else ()
 
 
-def _balance(constraint: EqualCounts, size: int) -> list[np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def _balance(constraint: EqualCounts, size: int) -> list[list[float]]:
+    """Rows that are zero for the units that stay, where as many of one block stay as of the next."""
     rows = []
     for left, right in pairwise(constraint.blocks):
-        row = np.zeros(size)
-        row[list(left)] = 1
-        row[list(right)] = -1
+        row = [0.0] * size
+        for sign, block in ((1.0, left), (-1.0, right)):
+            for unit in block:
+                row[unit] = sign
         rows.append(row)
     return rows
