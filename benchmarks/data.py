@@ -21,6 +21,7 @@ _CIFAR10 = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _MINUS_ONE_TO_ONE = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _TILES = (25, 40)  # rows and columns of pictures on a sheet
 _SEED = 0
+_JUDGED_DIGITS = 500
 
 Pictures = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # bytes (count, height, width, 3), labels (count,)
 
@@ -44,6 +45,24 @@ def cifar10_two_thousand() -> Data:
     """Return the first 2,000 training pictures of CIFAR-10, unchanged and in their order, to score and to judge by."""
     loader = TensorLoader(*cifar10_pictures("train", 2), _CIFAR10, 125)
     return Data(loader, loader, cross_entropy, top1, "cifar10-two-thousand", (3, 32, 32))
+
+
+def digits() -> Data:
+    """Return scikit-learn's handwritten digits at 32 x 32: 1,297 to train on, and 500 of other hands to judge by."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    grey = np.round(found.images * (255 / 16)).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+    images, labels = np.repeat(grey[..., None], 3, axis=3), found.target.astype(np.int64)
+    train, test = (slice(None, -_JUDGED_DIGITS), slice(-_JUDGED_DIGITS, None))
+    return Data(
+        train=TensorLoader(images[train], labels[train], _MINUS_ONE_TO_ONE, 32, shuffle_seed=_SEED),
+        validation=TensorLoader(images[test], labels[test], _MINUS_ONE_TO_ONE, 250),
+        loss=cross_entropy,
+        metric=top1,
+        name="digits",
+        input_shape=(3, 32, 32),
+    )
 
 
 def imagenet_samples() -> Data:

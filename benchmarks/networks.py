@@ -17,6 +17,11 @@ def resnet56() -> nn.Module:
     return CifarResNet(depth=56)
 
 
+def vgg16_bn() -> nn.Module:
+    """Return VGG-16 with batch norm for small pictures: (batch, 3, 32, 32) -> (batch, 10)."""
+    return CifarVgg()
+
+
 def mobilenet_v1_075() -> nn.Module:
     """Return MobileNetV1 of width 0.75: (batch, 3, 224, 224) -> (batch, 1000)."""
     return MobileNetV1(width=0.75)
@@ -77,6 +82,29 @@ class _PaddedShortcut(nn.Module):
 def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
     first = _ResidualBlock(inputs, outputs, stride)
     return nn.Sequential(first, *(_ResidualBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+
+class CifarVgg(nn.Module):
+    """Thirteen convolutions in a row (Simonyan and Zisserman 2015, configuration D), one linear layer behind them."""
+
+    _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+    def __init__(self, classes: int = 10) -> None:
+        """Build five stages, each of which halves the height and the width."""
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for stage in self._STAGES:
+            for outputs in stage:
+                layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+                channels = outputs
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(channels, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, 3, 32, 32) -> (batch, classes)."""
+        return self.classifier(self.features(x).flatten(1))  # type: ignore[no-any-return]
 
 
 class MobileNetV1(nn.Module):

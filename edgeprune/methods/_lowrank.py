@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from edgeprune.contracts import Context
-from edgeprune.errors import PlanError, TrainingError
+from edgeprune.errors import PlanError
 from edgeprune.network.factorisation.layers import Choice, group_weights
+from edgeprune.network.factorisation.singular import singular_values
 from edgeprune.network.factorisation.units import Spectrum, with_ranks
 from edgeprune.network.groups import Structure
 
@@ -59,11 +60,7 @@ def ranks_of(context: Context, scheme: str, spectra: Callable[[Choice], Spectrum
 
 def energy_spectrum(choice: Choice) -> Spectrum:
     """Return the part of a layer's energy, its squared singular values, at each rank of one number."""
-    weights = finite_weights(choice)
-    try:
-        values = torch.linalg.svdvals(UNFOLDINGS[choice.scheme.name].unfold(weights))
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # of PyTorch
-        raise PlanError(f"the singular values of its weight were not found ({error})") from error
+    values = singular_values(UNFOLDINGS[choice.scheme.name].unfold(finite_weights(choice)))
     return spectrum_of(values.square().sum(0))
 
 
@@ -94,7 +91,7 @@ class Projected:
 def project(matrices: Tensor, ranks: Tensor) -> Projected:
     """Truncate many matrices of one shape, each at its own rank (count,), by the smaller of their Gram matrices.
 
-    One that is not finite stays as it is. Raises TrainingError where the eigenvalues of the others are not found.
+    One that is not finite, or whose eigenvalues are not found, stays as it is and pushes nothing.
     """
     finite = torch.isfinite(matrices).all(-1).all(-1)
     sound = torch.where(finite[:, None, None], matrices, 0.0).double()
@@ -102,8 +99,8 @@ def project(matrices: Tensor, ranks: Tensor) -> Projected:
     wide = sound.mT if flip else sound
     try:
         values, vectors = torch.linalg.eigh(wide @ wide.mT)  # ascending
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # of PyTorch
-        raise TrainingError(f"The singular values of {len(wide)} layers' weights were not found: {error}") from error
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # of PyTorch
+        return _projected_apart(matrices, ranks)
     size = values.shape[1]
     kept = torch.arange(size, device=values.device) >= size - ranks.to(values.device)[:, None]
     roots = values.clamp_min(0.0).sqrt()
@@ -115,9 +112,20 @@ def project(matrices: Tensor, ranks: Tensor) -> Projected:
     return Projected(torch.where(finite[:, None, None], low.to(matrices), matrices), steep.to(matrices))
 
 
+def _projected_apart(matrices: Tensor, ranks: Tensor) -> Projected:
+    """Project one by one, so that a matrix without eigenvalues keeps none of the others from its rank."""
+    if len(matrices) == 1:
+        return Projected(matrices, torch.zeros_like(matrices))
+    found = [project(*pair) for pair in zip(matrices.split(1), ranks.split(1), strict=True)]
+    return Projected(torch.cat([one.matrices for one in found]), torch.cat([one.subgradient for one in found]))
+
+
 def rank_at(energy: float, matrices: Tensor) -> Tensor:
-    """Return for each matrix (count, rows, columns) the smallest rank that keeps a part of its energy: (count,)."""
-    energies = torch.linalg.svdvals(matrices.double()).square().cumsum(-1)
+    """Return for each matrix (count, rows, columns) the smallest rank that keeps a part of its energy: (count,).
+
+    Numbers that are not finite count nothing.
+    """
+    energies = singular_values(matrices.double().nan_to_num(0.0, 0.0, 0.0)).square().cumsum(-1)
     ranks: Tensor = (energies < energy * energies[:, -1:]).sum(-1) + 1
     return ranks
 

@@ -1,4 +1,4 @@
-"""The best map of a rank from what a layer answers to what it should answer, also through a rectifier."""
+"""The best map of a rank from what a layer answers to what it should answer, also through a clamp as a rectifier's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 
 Tensor = torch.Tensor
+Bounds = tuple[float, float]  # what a clamp lets through; above 0 is a rectifier
 
 _RIDGE = 1e-6  # of the mean energy of an output
 _LEAST_RIDGE = 1e-12  # where nothing answers at all
-_PENALTIES = (0.01, 1.0)  # on the distance of what stands in for the wanted outputs before the rectifier
+_PENALTIES = (0.01, 1.0)  # on the distance of what stands in for the wanted outputs before the clamp
 _ROUNDS = 25
 
 
@@ -52,25 +53,27 @@ class Regression:
         matrix = kept @ (kept.T @ whole)
         return Fit(matrix, mean - matrix @ self._mean)
 
-    def fit_rectified(self, wanted: Tensor) -> Fit:
-        """Return the best map that was found for what a rectifier makes of `wanted`.
+    def fit_clamped(self, wanted: Tensor, bounds: Bounds) -> Fit:
+        """Return the best map that was found for what a clamp makes of `wanted`.
 
-        Takes turns: what may stand in for the wanted outputs, the same after the rectifier or nearer, in closed form
-        for each number; then the map to that.
+        Takes turns: what may stand in for the wanted outputs, the same after the clamp or nearer, in closed form for
+        each number; then the map to that.
         """
-        goal = wanted.clamp_min(0)
+        goal = wanted.clamp(*bounds)
         fits = [self.fit(wanted)]
         for penalty in _PENALTIES:
             for _ in range(_ROUNDS):
-                fits.append(self.fit(stand_in(goal, fits[-1].of(self._outputs), penalty)))
+                fits.append(self.fit(stand_in(goal, fits[-1].of(self._outputs), penalty, bounds)))
         ends = (fits[0], fits[-1])
-        return min(ends, key=lambda fit: float((fit.of(self._outputs).clamp_min(0) - goal).square().sum()))
+        return min(ends, key=lambda fit: float((fit.of(self._outputs).clamp(*bounds) - goal).square().sum()))
 
 
-def stand_in(goal: Tensor, fitted: Tensor, penalty: float) -> Tensor:
-    """Return z that minimises (goal - max(z, 0))^2 + penalty * (z - fitted)^2, each number by itself."""
-    off = fitted.clamp_max(0)
-    on = ((goal + penalty * fitted) / (1 + penalty)).clamp_min(0)
-    cost_off = goal.square() + penalty * (off - fitted).square()
-    cost_on = (goal - on).square() + penalty * (on - fitted).square()
-    return torch.where(cost_off <= cost_on, off, on)
+def stand_in(goal: Tensor, fitted: Tensor, penalty: float, bounds: Bounds) -> Tensor:
+    """Return z that minimises (goal - clamp(z))^2 + penalty * (z - fitted)^2, each number by itself."""
+    low, high = bounds
+    between = ((goal + penalty * fitted) / (1 + penalty)).clamp(low, high)
+    best, least = between, (goal - between).square() + penalty * (between - fitted).square()
+    for beyond, bound in ((fitted.clamp_max(low), low), (fitted.clamp_min(high), high)):
+        cost = (goal - bound).square() + penalty * (beyond - fitted).square()
+        best, least = torch.where(cost <= least, beyond, best), torch.minimum(cost, least)
+    return best

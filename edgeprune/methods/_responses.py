@@ -1,7 +1,8 @@
-"""What layers answer on data, and what comes right behind them: a batch norm, a rectifier."""
+"""What layers answer on data, and what comes right behind them: a batch norm, a rectifier, or another clamp."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgeprune.methods._response_fit import Bounds
 from edgeprune.methods._taylor import batches_of
 from edgeprune.network.batches import as_inputs
 from edgeprune.network.coupling.ride import evaluating, forward
@@ -20,24 +22,31 @@ Tensor = torch.Tensor
 
 _VIEWS = frozenset({"view", "_unsafe_view", "reshape", "alias", "detach"})
 _NORMS = frozenset({"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"})
+_CLAMPS: Mapping[str, Bounds] = {  # what they clamp to where they are not told
+    "relu": (0.0, math.inf),
+    "clamp_min": (0.0, math.inf),
+    "clamp": (-math.inf, math.inf),
+    "hardtanh": (-1.0, 1.0),  # also ReLU6
+}
 _SMALLEST_SCALE = 1e-3  # of the largest: a channel that its batch norm switched off still counts a little
 
 
 @dataclass(frozen=True)
 class Tail:
-    """What a network makes of the outputs y of a layer before anything else reads them: scale * y + shift, rectified.
+    """What a network makes of the outputs y of a layer before anything else reads them: scale * y + shift, clamped.
 
     `offset` is the parameter that moves the result, by `slope` for each step of its own; None where there is none.
+    `bounds` are those of the clamp, 0 and infinity behind a rectifier; None where nothing clamps.
     """
 
     scale: Tensor
     shift: Tensor
     offset: Tensor | None
     slope: Tensor
-    rectified: bool
+    bounds: Bounds | None
 
     def of(self, outputs: Tensor) -> Tensor:
-        """Return rows (count, outputs) as the rectifier sees them."""
+        """Return rows (count, outputs) as the clamp sees them."""
         return self.scale * outputs + self.shift
 
 
@@ -60,7 +69,7 @@ def tails_of(network: nn.Module, example_inputs: Any) -> dict[str, Tail]:
     watcher = _Watcher(layers)
     with evaluating(network), _hooked(layers, watcher.begins), watcher:
         forward(network, example_inputs)
-    return {name: _tail(module, watcher.norms.get(name), name in watcher.rectified) for name, module in layers.items()}
+    return {name: _tail(module, watcher.norms.get(name), watcher.bounds.get(name)) for name, module in layers.items()}
 
 
 class _Watcher(TorchDispatchMode):
@@ -69,7 +78,7 @@ class _Watcher(TorchDispatchMode):
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # of PyTorch
         self.norms: dict[str, tuple[Any, ...]] = {}
-        self.rectified: set[str] = set()
+        self.bounds: dict[str, Bounds] = {}
         self._layers = layers
         self._fresh: dict[int, str] = {}  # outputs that nothing has read, by identity
         self._read: dict[int, str] = {}
@@ -100,8 +109,8 @@ class _Watcher(TorchDispatchMode):
         elif operation in _NORMS and name not in self.norms and args[3] is not None:
             self.norms[name] = args
             self._follow(out[0], name)
-        elif operation in ("relu", "relu_"):
-            self.rectified.add(name)
+        elif (bounds := _bounds(operation, args[1:])) is not None:
+            self.bounds[name] = bounds
             self._read.pop(id(args[0]))  # what was changed in place is another tensor from here on
 
     def _follow(self, tensor: Tensor, name: str) -> None:
@@ -110,20 +119,29 @@ class _Watcher(TorchDispatchMode):
 
     def _forget(self, name: str) -> None:
         self.norms.pop(name, None)
-        self.rectified.discard(name)
+        self.bounds.pop(name, None)
 
 
-def _tail(layer: nn.Conv2d | nn.Linear, norm: tuple[Any, ...] | None, rectified: bool) -> Tail:
+def _bounds(operation: str, given: Sequence[Any]) -> Bounds | None:
+    """What an operation with these arguments behind its input clamps to; None where it does something else."""
+    usual = _CLAMPS.get(operation.removesuffix("_"))
+    if usual is None or any(isinstance(one, Tensor) for one in given):
+        return None
+    low, high = (own if told is None else float(told) for own, told in zip(usual, (*given, None, None), strict=False))
+    return low, high
+
+
+def _tail(layer: nn.Conv2d | nn.Linear, norm: tuple[Any, ...] | None, bounds: Bounds | None) -> Tail:
     count = len(layer.weight)
     ones, zeros = torch.ones(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
     if norm is None:
-        return Tail(ones, zeros, layer.bias, ones, rectified)
+        return Tail(ones, zeros, layer.bias, ones, bounds)
     _, weight, bias, mean, variance, *_, epsilon = norm
     scale = (variance.double() + epsilon).rsqrt().cpu() * (ones if weight is None else weight.detach().double().cpu())
     least = _SMALLEST_SCALE * float(scale.abs().max())
     safe = torch.where(scale.abs() < least, least, scale) if least else ones
     shift = (zeros if bias is None else bias.detach().double().cpu()) - scale * mean.double().cpu()
-    return Tail(safe, shift, bias if bias is not None else layer.bias, ones if bias is not None else safe, rectified)
+    return Tail(safe, shift, bias if bias is not None else layer.bias, ones if bias is not None else safe, bounds)
 
 
 def responses_of(network: nn.Module, layers: Sequence[str], data: Data, how: Sampling) -> dict[str, Tensor]:

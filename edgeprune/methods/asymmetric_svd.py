@@ -8,7 +8,8 @@ responses' energies.
 Deviations: the controller allocates the ranks exactly under its limits, where the paper drops one eigenvalue after
 another under a count of operations. The fit is written into the whole layer, whose weight has the rank from then on
 and is split without loss at the cut; the batch norm behind a layer, or its bias, takes the offset, and a layer with
-neither has none. Other activations than ReLU are fitted as if there were none.
+neither has none. A clamp at both ends, as that of ReLU6, is fitted as the rectifier is; other activations are fitted as
+if there were none.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from edgeprune.methods._response_fit import Regression
 from edgeprune.methods._responses import Sampling, Tail, responses_of, tails_of
 from edgeprune.methods._taylor import counted, data_of
 from edgeprune.network.factorisation.layers import Choice, choose
+from edgeprune.network.factorisation.singular import singular_values
 from edgeprune.network.factorisation.units import Spectra, Spectrum, rank_scores
 from edgeprune.network.groups import Allocation, Factorisation, Scores, Structure
 
@@ -89,8 +91,8 @@ def _spectrum(choice: Choice, rows: torch.Tensor) -> Spectrum:
         raise PlanError("its responses are not finite")
     (full,) = choice.full_rank
     centred = (rows - rows.mean(0)).unflatten(1, (choice.groups, -1)).movedim(1, 0)
-    energies = torch.linalg.eigvalsh(centred.mT @ centred).clamp_min(0).sum(0)
-    found = spectrum_of(energies[-full:])
+    energies = singular_values(centred.mT @ centred).sum(0)
+    found = spectrum_of(energies[:full])
     kept = (max(energy, _LEAST_ENERGY) for energy in accumulate(found.energies))
     gains = (math.log(after / before) for before, after in pairwise(kept))
     return Spectrum(found.ranks, (_FIRST, *gains), found.energies)
@@ -109,7 +111,10 @@ def _refit(choice: Choice, rank: int, tail: Tail, wanted: torch.Tensor, outputs:
         own = slice(group * size, (group + 1) * size)
         try:
             regression = Regression(given[:, own], rank, shifted)
-            found = (regression.fit_rectified if tail.rectified and shifted else regression.fit)(goal[:, own])
+            if tail.bounds is None or not shifted:
+                found = regression.fit(goal[:, own])
+            else:
+                found = regression.fit_clamped(goal[:, own], tail.bounds)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # of PyTorch
             raise PlanError(f"The responses of the layer {choice.name!r} were not fitted: {error}") from error
         scale = tail.scale[own]

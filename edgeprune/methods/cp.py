@@ -10,11 +10,10 @@ the largest first, because fitting every rank would take too long; a window of o
 
 from __future__ import annotations
 
-import torch
-
 from edgeprune.contracts import Context, Method
 from edgeprune.methods._lowrank import energy_spectrum, finite_weights, ranks_of, spectrum_of
 from edgeprune.network.factorisation.layers import Choice
+from edgeprune.network.factorisation.singular import singular_values
 from edgeprune.network.factorisation.units import Spectrum, rank_scores
 from edgeprune.network.groups import Scores, Structure
 
@@ -35,4 +34,4 @@ def _spectrum(choice: Choice) -> Spectrum:
     if choice.scheme.name != "canonical":
         return energy_spectrum(choice)
     pixels = finite_weights(choice).permute(0, 3, 4, 1, 2)  # (groups, height, width, outputs, inputs)
-    return spectrum_of(torch.linalg.svdvals(pixels).square().sum(0).flatten())
+    return spectrum_of(singular_values(pixels).square().sum(0).flatten())

@@ -17,6 +17,7 @@ import torch
 from edgeprune.contracts import Context, Method
 from edgeprune.methods._lowrank import energy_spectrum, finite_weights, ranks_of
 from edgeprune.network.factorisation.layers import Choice
+from edgeprune.network.factorisation.singular import singular_values
 from edgeprune.network.factorisation.units import Spectrum, rank_scores
 from edgeprune.network.groups import Scores, Structure
 
@@ -56,7 +57,7 @@ def _worth(matrices: list[torch.Tensor]) -> torch.Tensor:
     """The parts of the energy along one side, what is noise set back; added up over channel groups."""
     total = torch.zeros(min(matrices[0].shape), dtype=torch.float64)
     for matrix in matrices:
-        energies = torch.linalg.svdvals(matrix).square()
+        energies = singular_values(matrix).square()
         signal = torch.arange(len(energies)) < max(evbmf_rank(matrix), 1)
         total += torch.where(signal, energies, _NOISE * energies)
     return total / total.sum().clamp_min(torch.finfo(total.dtype).tiny)
@@ -70,7 +71,7 @@ def evbmf_rank(matrix: torch.Tensor) -> int:
     from scipy.optimize import minimize_scalar
 
     rows, columns = sorted(matrix.shape)
-    values = torch.linalg.svdvals(matrix.double())
+    values = singular_values(matrix.double())
     alpha = rows / columns
     tau = _TAU * alpha**0.5
     least = (1 + tau) * (1 + alpha / tau)  # of the squared values over columns x variance

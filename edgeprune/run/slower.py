@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeprune.verdict.result import SlowerCut
@@ -18,7 +19,10 @@ _SLOWER = 1.03
 
 
 def slower_cuts(problem: Problem, allocation: Allocation) -> tuple[SlowerCut, ...]:
-    """Return the cuts that were measured alone on the target to be slower than the layer, without those chosen."""
+    """Return the cuts that were measured alone on the target to be slower than the layer, without those chosen.
+
+    Only sides that the method can cut count.
+    """
     if problem.costs is None:
         return ()
     sizes = {group.name: group.size for group in problem.structure.groups}
@@ -28,8 +32,20 @@ def slower_cuts(problem: Problem, allocation: Allocation) -> tuple[SlowerCut, ..
         cost = problem.costs.layers.get(layer.name)
         if cost is not None:
             chosen = _channels(layer, cost, kept_part)
-            found += [cut for cut in _slower(layer.name, cost) if (cut.inputs, cut.outputs) != chosen]
+            cuts = _slower(layer.name, _of_free_sides(layer, cost))
+            found += [cut for cut in cuts if (cut.inputs, cut.outputs) != chosen]
     return tuple(found)
+
+
+def _of_free_sides(layer: Layer, cost: LayerCost) -> LayerCost:
+    """Leave of a side that belongs to no group the whole alone."""
+    inputs = any(name for name, _ in layer.in_parts)
+    outputs = any(name for name, _ in layer.out_parts)
+    return replace(
+        cost,
+        over_inputs=cost.over_inputs if inputs else cost.over_inputs[-1:],
+        over_outputs=cost.over_outputs if outputs else cost.over_outputs[-1:],
+    )
 
 
 def _slower(name: str, cost: LayerCost) -> list[SlowerCut]:

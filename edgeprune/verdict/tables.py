@@ -122,8 +122,11 @@ def ranked_rows(result: Result) -> tuple[tuple[str, ...], ...]:
 
 
 def layer_bars(result: Result) -> tuple[Bar, ...]:
-    """Return milliseconds of the slowest layers before and after, all others summed in a last line without bars."""
-    before, after = _by_name(result.layers.original), _by_name(result.layers.final)
+    """Return milliseconds of the slowest layers before and after, all others summed in a last line without bars.
+
+    The layers of a chain are summed beside the layer that it replaced.
+    """
+    before, after = _by_name(result.layers.original), _by_name(_with_chains_as_layers(result))
     names = list(dict.fromkeys([*before, *after]))
     peaks = {name: max(before.get(name, 0), after.get(name, 0)) for name in names}
     slowest = set(sorted(names, key=lambda name: -peaks[name])[:_MOST_LAYERS])
@@ -216,6 +219,17 @@ def _by_name(layers: tuple[LayerTime, ...]) -> dict[str, float]:
     for layer in layers:
         times[layer.name] = times.get(layer.name, 0.0) + layer.milliseconds
     return times
+
+
+def _with_chains_as_layers(result: Result) -> tuple[LayerTime, ...]:
+    """The layers of the final network; `conv.0` and `conv.1` of a chain are both `conv`."""
+    chains = {layer.layer for layer in result.ranked_layers if layer.state == "factorised"}
+
+    def whole(name: str) -> str:
+        layer, _, place = name.rpartition(".")
+        return layer if place.isdigit() and layer in chains else name
+
+    return tuple(replace(layer, name=whole(layer.name)) for layer in result.layers.final)
 
 
 def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:

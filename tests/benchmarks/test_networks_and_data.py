@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.data import cifar10, cifar10_small, imagenet_samples
+from benchmarks.data import cifar10, cifar10_small, digits, imagenet_samples
+from benchmarks.networks import vgg16_bn
 from edgeprune.errors import DataError, ModelError
+from edgeprune.network.counting import count_macs
 from edgeprune.network.data import check_data, load_data
 from edgeprune.network.evaluation import evaluate
 from edgeprune.network.model import load_model
@@ -38,6 +40,22 @@ def test_resnet20_reaches_its_stated_accuracy(data_folder):
 def test_resnet56_reaches_its_stated_accuracy(data_folder):
     module = load_model(data_folder / "cifar10-resnet56.pt", "benchmarks.networks:resnet56").module
     assert evaluate(module, load_data("benchmarks.data:cifar10")) == 0.9339
+
+
+def test_vgg16_has_thirteen_convolutions_and_their_work():
+    network, inputs = vgg16_bn(), (torch.zeros(2, 3, 32, 32),)
+    assert network(*inputs).shape == (2, 10)
+    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in network.modules()) == 13
+    assert count_macs(network, (torch.zeros(1, 3, 32, 32),)) == 313_201_664
+
+
+def test_digits_are_pictures_of_32_pixels_and_judged_by_other_hands():
+    data = digits()
+    images, labels = next(iter(data.validation))
+    assert images.shape == (250, 3, 32, 32)
+    assert torch.equal(images[:, :, ::4, ::4], images[:, :, 3::4, 3::4])
+    assert (len(data.train.labels), len(data.validation.labels)) == (1297, 500)
+    assert labels.unique().tolist() == list(range(10))
 
 
 @pytest.mark.parametrize(("case", "accuracy"), [(CASES[2], 0.85), (CASES[3], 0.81)])

@@ -1,4 +1,4 @@
-"""Splitting by responses: what comes behind a layer, the fit through a rectifier, and what it saves on pictures."""
+"""Splitting by responses: what comes behind a layer, the fit through a clamp, and what it saves on pictures."""
 
 import copy
 import math
@@ -16,6 +16,7 @@ from benchmarks.data import cifar10_small
 from benchmarks.networks import resnet20
 from edgeprune.contracts import Context
 from edgeprune.errors import PlanError, UsageError
+from edgeprune.methods import _responses
 from edgeprune.methods._response_fit import Regression, stand_in
 from edgeprune.methods._responses import Sampling, responses_of, tails_of
 from edgeprune.methods.asymmetric_svd import AsymmetricSvd
@@ -26,6 +27,18 @@ from edgeprune.network.structure import network_structure
 from edgeprune.network.surgery import apply
 
 INPUTS = (torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2)),)
+
+
+RELU, RELU6 = (0.0, math.inf), (0.0, 6.0)
+CLAMPS = {
+    "relu6": (F.relu6, RELU6),
+    "relu6 in place": (nn.ReLU6(inplace=True), RELU6),
+    "clamp to 0 and above": (lambda x: x.clamp(min=0), RELU),
+    "clamp to 6 and below": (lambda x: x.clamp(max=6), (-math.inf, 6.0)),
+    "hardtanh": (nn.Hardtanh(), (-1.0, 1.0)),
+    "clamp of each channel": (lambda x: x.clamp(torch.zeros(1), torch.ones(1)), None),
+    "silu": (F.silu, None),
+}
 
 
 class Behind(nn.Module):
@@ -73,7 +86,7 @@ def test_what_comes_right_behind_a_layer_is_found(rectified):
     tails = tails_of(network, INPUTS)
     name, norm = ("conv1", "norm1") if rectified else ("conv2", "norm2")
     tail = tails[f"blocks.0.{name}"]
-    assert tail.rectified == rectified
+    assert tail.bounds == (RELU if rectified else None)
     assert tail.offset.data_ptr() == network.get_parameter(f"blocks.0.{norm}.bias").data_ptr()
     x = torch.randn(5, len(tail.scale))
     batch_norm = network.get_submodule(f"blocks.0.{norm}")
@@ -82,33 +95,59 @@ def test_what_comes_right_behind_a_layer_is_found(rectified):
 
 def test_an_output_that_is_read_twice_has_nothing_behind_it():
     tails = tails_of(randomise(Behind()), INPUTS)
-    assert tails["in_place"].rectified
-    assert not tails["two_readers"].rectified
+    assert tails["in_place"].bounds == RELU
+    assert tails["two_readers"].bounds is None
     assert torch.equal(tails["two_readers"].scale, torch.ones(6, dtype=torch.float64))
     assert tails["two_readers"].offset is None
-    assert tails["grouped"].rectified
+    assert tails["grouped"].bounds == RELU
     assert tails["grouped"].offset is None
     assert tails["bare"].offset is None
     assert tails["linear"].offset is not None
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.floats(-3, 3), st.floats(-3, 3), st.sampled_from([0.01, 1.0]))
-def test_what_stands_in_for_an_output_is_the_best_of_all(wanted, fit, penalty):
-    goal, near = torch.tensor([max(wanted, 0.0)]).double(), torch.tensor([fit]).double()
-    grid = torch.linspace(-4, 4, 8001).double()
+class Clamped(nn.Module):
+    """A residual-free chain of wide answers: many of them lie above 6."""
+
+    def __init__(self, clamp) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.conv, self.norm2 = nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.linear = nn.Linear(16, 5)
+        self.clamp = clamp
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.clamp(self.norm(self.stem(x)))
+        return self.linear(self.clamp(self.norm2(self.conv(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", CLAMPS)
+def test_a_clamp_behind_a_layer_is_found_with_both_its_ends(kind):
+    clamp, bounds = CLAMPS[kind]
+    tails = tails_of(randomise(Clamped(clamp)), INPUTS)
+    assert {name: tails[name].bounds for name in ("stem", "conv", "linear")} == {
+        "stem": bounds,
+        "conv": bounds,
+        "linear": None,
+    }
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.floats(-3, 9), st.floats(-3, 9), st.sampled_from([0.01, 1.0]), st.sampled_from([RELU, RELU6, (-1.0, 1.0)]))
+def test_what_stands_in_for_an_output_is_the_best_of_all(wanted, fit, penalty, bounds):
+    goal, near = torch.tensor([wanted]).double().clamp(*bounds), torch.tensor([fit]).double()
+    grid = torch.linspace(-4, 10, 14001).double()
 
     def cost(z: torch.Tensor) -> torch.Tensor:
-        return (goal - z.clamp_min(0)).square() + penalty * (z - near).square()
+        return (goal - z.clamp(*bounds)).square() + penalty * (z - near).square()
 
-    assert float(cost(stand_in(goal, near, penalty))) <= float(cost(grid).min()) + 1e-9
+    assert float(cost(stand_in(goal, near, penalty, bounds))) <= float(cost(grid).min()) + 1e-9
 
 
 @pytest.mark.parametrize("rows", [4, 200])
 def test_at_full_rank_the_wanted_answers_are_left_as_they_are(rows):
     outputs = torch.randn(rows, 9, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     for found in (
-        Regression(outputs, 9, shifted=True).fit_rectified(outputs),
+        Regression(outputs, 9, shifted=True).fit_clamped(outputs, RELU6),
         Regression(outputs, 9, False).fit(outputs),
     ):
         assert torch.allclose(found.matrix, torch.eye(9, dtype=torch.float64), atol=1e-8)
@@ -122,18 +161,36 @@ def test_a_fit_to_its_own_answers_keeps_their_principal_components():
     assert torch.allclose(found.matrix, directions @ directions.T, atol=1e-6)
 
 
-def test_a_fit_behind_the_rectifier_is_nearer_there():
+@pytest.mark.parametrize(("bounds", "shift"), [(RELU, -0.8), (RELU6, 5.2), ((-1.0, 1.0), 0.0)])
+def test_a_fit_behind_a_clamp_is_nearer_there(bounds, shift):
     generator = torch.Generator().manual_seed(4)
-    wanted = torch.randn(400, 8, generator=generator, dtype=torch.float64) - 0.8
+    wanted = torch.randn(400, 8, generator=generator, dtype=torch.float64) + shift
     outputs = wanted + 0.3 * torch.randn(400, 8, generator=generator, dtype=torch.float64)
     regression = Regression(outputs, 3, shifted=True)
-    plain, rectified = regression.fit(wanted), regression.fit_rectified(wanted)
+    plain, clamped = regression.fit(wanted), regression.fit_clamped(wanted, bounds)
 
     def loss(found) -> float:
-        return float((found.of(outputs).clamp_min(0) - wanted.clamp_min(0)).square().sum())
+        return float((found.of(outputs).clamp(*bounds) - wanted.clamp(*bounds)).square().sum())
 
-    assert int(torch.linalg.matrix_rank(rectified.matrix)) == 3
-    assert loss(rectified) < 0.97 * loss(plain)
+    assert int(torch.linalg.matrix_rank(clamped.matrix)) == 3
+    assert loss(clamped) < 0.97 * loss(plain)
+
+
+def test_a_network_with_relu6_is_fitted_to_what_its_clamp_lets_through(monkeypatch):
+    network = randomise(Clamped(F.relu6))
+    with torch.no_grad():  # about as many answers above 6 as below
+        network.norm2.weight.mul_(3.0)
+        network.norm2.bias.add_(6.0)
+    context = context_of(network, data_of())
+    (found,) = context.structure.factorisations
+    allocation = {found.group: found.chains[len(found.chains) // 2][0]}
+    as_it_is, _ = fitted(network, context, allocation)
+    monkeypatch.setattr(_responses, "_CLAMPS", {})
+    as_if_linear, _ = fitted(network, context, allocation)
+    x = torch.randn(256, 3, 8, 8, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        losses = [float(F.mse_loss(one(x), network(x))) for one in (as_it_is, as_if_linear)]
+    assert losses[0] < 0.9 * losses[1]
 
 
 def test_the_scores_add_up_to_the_logarithm_of_the_product_of_energies():
@@ -178,7 +235,7 @@ def test_the_whole_layer_answers_as_it_was_fitted_also_with_a_bias_of_its_own():
     how = Sampling(512, 10, context.seed)
     wanted = responses_of(network, ["conv2"], data, how)["conv2"]
     whole, _ = fitted(network, context, {found.group: found.chains[0][0]})
-    expected = Regression(wanted, found.ranks[found.chains[0][0] - 1][0], True).fit_rectified(wanted).of(wanted)
+    expected = Regression(wanted, found.ranks[found.chains[0][0] - 1][0], True).fit_clamped(wanted, RELU).of(wanted)
     assert torch.allclose(responses_of(whole, ["conv2"], data, how)["conv2"], expected, atol=1e-4)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import linalg
 from small_networks import Plain, Residual, randomise
 from torch import nn
 from torch.nn import functional as F
@@ -59,6 +60,37 @@ def test_a_matrix_that_is_not_finite_stays_and_pushes_nothing():
     assert int(torch.linalg.matrix_rank(found.matrices[1], rtol=1e-4)) == 2
 
 
+def test_a_matrix_without_eigenvalues_stays_and_the_others_are_truncated(monkeypatch):
+    matrices = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(1))
+    found = torch.linalg.eigh
+
+    def fails_on_the_second(products: torch.Tensor):
+        if any(torch.allclose(one.float(), (matrices[1] @ matrices[1].T), atol=1e-4) for one in products):
+            raise torch._C._LinAlgError("linalg.eigh: did not converge")
+        return found(products)
+
+    monkeypatch.setattr(torch.linalg, "eigh", fails_on_the_second)
+    projected = project(matrices, torch.tensor([2, 2, 3]))
+    assert torch.equal(projected.matrices[1], matrices[1])
+    assert torch.equal(projected.subgradient[1], torch.zeros(4, 6))
+    assert [int(torch.linalg.matrix_rank(projected.matrices[one], rtol=1e-4)) for one in (0, 2)] == [2, 3]
+
+
+@pytest.mark.parametrize("energy", [None, 0.8])
+def test_a_weight_that_is_not_finite_does_not_stop_a_training_step(energy):
+    network = randomise(Residual(12))
+    method = TrainedRankPruning("channel", interval=1, energy=energy)
+    context = context_of(method, network)
+    shaping = Shaping(method, context, {group.name: group.counts[0] for group in context.structure.groups}, 1)
+    broken, sound = (network.get_parameter(f"blocks.{block}.conv1.weight") for block in (0, 1))
+    with torch.no_grad():
+        broken[0, 0, 0, 0] = torch.nan
+    before = broken.detach().clone()
+    shaping.before_step(0.1)
+    assert torch.equal(broken.nan_to_num(), before.nan_to_num())
+    assert int(torch.linalg.matrix_rank(sound.detach().flatten(1), rtol=1e-4)) < 12
+
+
 def test_the_rank_at_an_energy_is_the_smallest_that_keeps_it():
     matrix = torch.diag(torch.tensor([3.0, 2.0, 1.0]))[None]
     assert [int(rank_at(energy, matrix)) for energy in (0.5, 9 / 14 + 0.01, 13 / 14 + 0.01, 1.0)] == [1, 2, 3, 3]
@@ -96,6 +128,22 @@ def test_a_layer_without_singular_values_stays_whole_and_is_reported(name):
     assert "blocks.0.conv2" not in {found.layer for found in structure.factorisations}
     (left,) = (item for item in structure.quarantined if item.operation == "factorise")
     assert (left.name, left.reason) == ("blocks.0.conv2", "its weight is not finite")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_layers_whose_singular_values_are_not_found_stay_whole_and_are_reported(name, monkeypatch):
+    def fail(*_, **__):
+        raise torch._C._LinAlgError("linalg.svd: did not converge")
+
+    def fail_too(*_, **__):
+        raise linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(torch.linalg, "svdvals", fail)
+    monkeypatch.setattr(linalg, "svd", fail_too)
+    structure = context_of(registry.load("methods", name)(), randomise(Residual(12))).structure
+    assert not structure.factorisations
+    reasons = {item.reason for item in structure.quarantined if item.operation == "factorise"}
+    assert reasons == {"its singular values were not found (SVD did not converge)"}
 
 
 def _trained(method: TrainedRankPruning, network: nn.Module, steps: int) -> tuple[Context, dict[str, int]]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import linalg
 from small_networks import Residual, randomise
 from torch import nn
 
@@ -13,6 +14,7 @@ import edgeprune as ep
 from edgeprune.errors import PlanError, UnknownNameError, VerificationError
 from edgeprune.network.factorisation.layers import Choice, choose, composed_weight, factorised_layer
 from edgeprune.network.factorisation.schemes import SCHEMES
+from edgeprune.network.factorisation.singular import singular_values, svd
 from edgeprune.network.proof import check_plan
 from edgeprune.network.structure import network_structure
 
@@ -169,12 +171,42 @@ def test_weights_without_singular_values_are_refused(value):
         ep.apply(ep.Plan((ep.Factorize("blocks.0.conv1", "channel", 2),)), network, INPUTS)
 
 
-def test_an_svd_that_fails_names_the_layer(monkeypatch):
-    def fail(*_, **__):
-        raise torch._C._LinAlgError("linalg.svd: did not converge")
+def _fail(*_, **__):
+    raise torch._C._LinAlgError("linalg.svd: did not converge")
 
-    monkeypatch.setattr(torch.linalg, "svd", fail)
-    with pytest.raises(PlanError, match=r"'blocks.0.conv1' were not found: linalg.svd: did not converge"):
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_where_the_fast_algorithm_fails_another_one_finds_the_same_factors(scheme, monkeypatch):
+    choice, _ = _choice(scheme, "3x3")
+    wanted = composed_weight(factorised_layer(choice, 3), choice.layer)
+    monkeypatch.setattr(torch.linalg, "svd", _fail)
+    assert torch.allclose(composed_weight(factorised_layer(choice, 3), choice.layer), wanted, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 6), st.integers(1, 6), st.lists(st.integers(1, 3), max_size=2), st.booleans())
+def test_the_slow_algorithm_splits_matrices_as_the_fast_one_does(rows, columns, batch, whole):
+    matrices = torch.randn(*batch, rows, columns, generator=torch.Generator().manual_seed(rows), dtype=torch.float64)
+    fast = svd(matrices, whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.linalg, "svd", _fail)
+        patch.setattr(torch.linalg, "svdvals", _fail)
+        slow, values = svd(matrices, whole), singular_values(matrices)
+    assert [one.shape for one in slow] == [one.shape for one in fast]
+    assert torch.allclose(values, fast[1])
+    size = min(rows, columns)
+    left, right = slow[0][..., :size], slow[2][..., :size, :]
+    assert torch.allclose((left * slow[1][..., None, :]) @ right, matrices, atol=1e-10)
+
+
+def test_an_svd_that_fails_names_the_layer(monkeypatch):
+    def fail_too(*_, **__):
+        raise linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(torch.linalg, "svd", _fail)
+    monkeypatch.setattr(linalg, "svd", fail_too)
+    message = r"'blocks.0.conv1' has no factors: its singular values were not found \(SVD did not converge\)"
+    with pytest.raises(PlanError, match=message):
         ep.apply(ep.Plan((ep.Factorize("blocks.0.conv1", "channel", 2),)), _network(), INPUTS)
 
 

@@ -41,7 +41,10 @@ def fewer(structure: Structure) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("spelling", ["taylor+spatial-svd", "spatial-svd+taylor", "magnitude + trained-rank-pruning"])
+@pytest.mark.parametrize(
+    "spelling",
+    ["taylor+spatial-svd", "spatial-svd+taylor", "taylor+tucker", "taylor+cp", "magnitude + trained-rank-pruning"],
+)
 def test_channels_and_ranks_are_units_of_one_problem(spelling):
     network = randomise(Residual(12))
     structure = context_of(spelling, network, data_of()).structure
@@ -62,10 +65,11 @@ def test_a_wrong_name_is_named():
         load_method("taylor+tuker")
 
 
-def test_a_plan_prunes_first_and_each_method_keeps_its_best():
+@pytest.mark.parametrize("spelling", ["magnitude+spatial-svd", "magnitude+tucker", "magnitude+cp"])
+def test_a_plan_prunes_first_and_each_method_keeps_its_best(spelling):
     network, data = randomise(Residual(24)), data_of()
-    context = context_of("magnitude+spatial-svd", network, data)
-    method, allocation = load_method("magnitude+spatial-svd"), fewer(context.structure)
+    context = context_of(spelling, network, data)
+    method, allocation = load_method(spelling), fewer(context.structure)
     plan = method.plan(context.structure, method.score(context), allocation)
     kinds = [type(edit) for edit in plan.edits]
     assert kinds == sorted(kinds, key=lambda kind: kind is Factorize)
@@ -73,6 +77,8 @@ def test_a_plan_prunes_first_and_each_method_keeps_its_best():
     alone = context_of("magnitude", network, data)
     pruned = load_method("magnitude").plan(alone.structure, load_method("magnitude").score(alone), allocation)
     assert plan.cuts == pruned.cuts
+    ranks = {found.layer: found.ranks[allocation[found.group] - 1] for found in context.structure.factorisations}
+    assert {edit.layer: edit.rank for edit in plan.factorisations} == ranks
     check_plan(network, apply(plan, network, INPUTS), plan, INPUTS)  # raises when it is wrong
 
 

@@ -42,5 +42,14 @@ def test_what_was_chosen_was_not_rejected() -> None:
     assert [cut.outputs for cut in slower_cuts(problem(), {"a": 64, "b": 62})] == [64]
 
 
+def test_channels_that_nobody_can_cut_are_not_named() -> None:
+    whole = problem()
+    assert slower_cuts(replace(whole, structure=whole.structure.with_ranks_only()), {}) == ()
+    (conv, *others) = whole.structure.layers
+    bound = replace(conv, in_group=None, in_parts=((None, 64),))
+    left = replace(whole, structure=replace(whole.structure, layers=(bound, *others)))
+    assert [cut.inputs for cut in slower_cuts(left, {"b": 48})] == [64, 62]
+
+
 def test_without_measured_layers_nothing_is_known() -> None:
     assert slower_cuts(replace(problem(), costs=None), {}) == ()

@@ -11,7 +11,7 @@ from edgeprune.errors import UsageError
 from edgeprune.verdict.figures import outside_part, shown_range
 from edgeprune.verdict.history import read_history
 from edgeprune.verdict.report import write_report
-from edgeprune.verdict.result import AskedBudget, LayerTimes, SlowerCut, Stages
+from edgeprune.verdict.result import AskedBudget, LayerTime, LayerTimes, SlowerCut, Stages
 from edgeprune.verdict.tables import group_bars, layer_bars
 
 _VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -220,6 +220,16 @@ def test_the_slowest_layers_keep_their_order_and_the_rest_is_summed(result):
     order = [layer.name for layer in result.layers.original]
     assert [bar.name for bar in bars[:-1]] == sorted((bar.name for bar in bars[:-1]), key=order.index)
     assert max(bar.before_part for bar in bars) == 100
+
+
+def test_a_chain_is_shown_beside_the_layer_that_it_replaced(result):
+    (chain, *_) = ranked_layers()
+    parts = [LayerTime(f"{chain.layer}.{place}", 1.0 + place) for place in (0, 1)]
+    others = [layer for layer in result.layers.final if layer.name != chain.layer]
+    layers = LayerTimes(result.layers.original, (*parts, *others))
+    bars = {bar.name: bar for bar in layer_bars(replace(result, layers=layers, ranked_layers=(chain,)))}
+    assert float(bars[chain.layer].after) == pytest.approx(3.0)
+    assert not {part.name for part in parts} & bars.keys()
 
 
 def test_a_group_that_was_left_alone_is_whole(result):

@@ -126,10 +126,8 @@ def _split_groups(choice: Choice, ranks: tuple[int, ...]) -> list[Tensor]:
         raise PlanError(f"The weight of the layer {choice.name!r} is not finite, so it has no factors. Leave it whole.")
     try:
         split = [choice.scheme.split(one.cpu(), ranks) for one in weight]
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # of PyTorch
-        raise PlanError(
-            f"The singular values of the layer {choice.name!r} were not found: {error}. Leave it whole."
-        ) from error
+    except PlanError as error:
+        raise PlanError(f"The layer {choice.name!r} has no factors: {error}. Leave it whole.") from error
     return [torch.cat(parts).to(choice.layer.weight) for parts in zip(*split, strict=True)]
 
 

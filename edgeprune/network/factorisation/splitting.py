@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import UsageError
+from edgeprune.network.factorisation.singular import svd
 
 Weights = tuple[Tensor, ...]
 _SWEEPS = 5
@@ -17,7 +18,7 @@ _SWEEPS = 5
 
 def halves(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return the best product of this rank: (..., rows, rank) and (..., rank, columns), equally large."""
-    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    left, values, right = svd(matrix)
     roots = values[..., :rank].sqrt()
     return left[..., :rank] * roots[..., None, :], roots[..., :, None] * right[..., :rank, :]
 
@@ -70,8 +71,7 @@ def split_modes(weight: Tensor, rank: tuple[int, ...]) -> Weights:
 def _basis(tensor: Tensor, rank: int) -> Tensor:
     """The strongest directions along the first axis: (first axis, rank)."""
     matrix = tensor.reshape(len(tensor), -1)
-    left: Tensor = torch.linalg.svd(matrix, full_matrices=rank > matrix.shape[1])[0]
-    return left[:, :rank]
+    return svd(matrix, whole=rank > matrix.shape[1])[0][:, :rank]
 
 
 def _third_root(core: Tensor) -> Tensor:
