@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ExportError
 from edgeprune.network.coupling.ride import FAILURES, as_inputs, evaluating
+from edgeprune.network.coupling.stand_ins import attributes_kept
 from edgeprune.network.exported import with_own_layers
 
 REFUSALS = (*FAILURES, torch._dynamo.exc.TorchDynamoException)
@@ -49,7 +50,8 @@ def _graph(model: nn.Module, inputs: tuple[Any, ...]) -> fx.GraphModule:
     def run(tensors: dict[str, Tensor], *inputs: Any) -> Any:
         return torch.func.functional_call(model, tensors, inputs)
 
-    with evaluating(model), _without_stack_traces():
+    # A module that is a part of several others would keep the tracer's stand-ins for its tensors.
+    with evaluating(model), attributes_kept(model), _without_stack_traces():
         traced = make_fx(run, tracing_mode="fake", pre_dispatch=True)(tensors, *inputs)
     _take_only(inputs, traced.graph)
     return with_own_layers(_holding(tensors, traced))

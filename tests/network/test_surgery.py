@@ -153,6 +153,26 @@ def test_the_caller_s_network_is_untouched(via):
     assert hashed(network) == before
 
 
+def test_a_module_that_several_blocks_hold_keeps_its_numbers_when_a_graph_is_recorded():
+    class Sharing(nn.Module):
+        """One convolution that is a part of both blocks, as position encodings are of all blocks of a stage."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, shared = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+            self.blocks = nn.ModuleList(nn.Sequential(shared, nn.ReLU()) for _ in range(2))
+            self.last = nn.Conv2d(6, 2, 1)
+
+        def forward(self, x):
+            return self.last(self.blocks[1](self.blocks[0](self.first(x))))
+
+    network = lively(Sharing())
+    before, expected = hashed(network), network(PICTURES)
+    proved(network, half(network, PICTURES), PICTURES, "export")
+    assert hashed(network) == before
+    assert torch.equal(network(PICTURES), expected)
+
+
 def test_an_empty_plan_is_a_plain_copy():
     network = lively(Residual())
     cut = apply(Plan(), network, PICTURES)
