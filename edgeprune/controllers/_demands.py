@@ -12,6 +12,9 @@ _AIM, _AIM_UPPER_END = 0.98, 0.99
 _WIDEST_SPREAD = 0.04
 # A median this near to its limit is not safe, however narrow the interval.
 _HIGHEST_MEDIAN = 0.99
+# A measured interval holds the truth in 95 of 100 cases; two measurements differ by at least so much.
+_DEVIATIONS, _LEAST_DOUBT = 1.96, 0.005
+_EXACT = 1e-4
 _EXACT_AIMS = {"size": 0.99, "macs": 0.999, "memory": 0.985}
 
 
@@ -31,6 +34,14 @@ class Demand:
     def amount(self, outcome: Outcome) -> float:
         """Return what a network takes; of latency the median."""
         return _AMOUNTS[self.resource](self._on_target(outcome))
+
+    def doubt(self, outcome: Outcome) -> float:
+        """Return how far the amount may be from the truth, as a part of it: a standard deviation."""
+        if self.resource != "latency":
+            return _EXACT
+        found = self._on_target(outcome)
+        low, high = found.latency_interval_ms
+        return max((high - low) / (2 * _DEVIATIONS * found.latency_ms), _LEAST_DOUBT)
 
     def used(self, outcome: Outcome) -> float:
         """Return the used part of the limit with all that noise may hide; at most 1 is safe."""

@@ -9,7 +9,7 @@ to its next option: its cost is never too low.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,13 +108,14 @@ def merged(costs: Sequence[Cost]) -> list[Cost]:
     return [Cost(nodes, amounts, gate) for (nodes, gate), amounts in sums.items()]
 
 
-def combined(costs: Sequence[Cost], resource: str, scales: Mapping[str, float]) -> tuple[Cost, ...]:
-    """Return the costs with one more resource: the scaled sum of others that they hold."""
+def combined(
+    costs: Sequence[Cost], resource: str, amounts_of: Callable[[int, Cost], Floats | None]
+) -> tuple[Cost, ...]:
+    """Return the costs with one more resource: what a function makes of each and its place, None for nothing."""
     found = []
-    for cost in costs:
-        parts = [amounts * scales[name] for name, amounts in cost.amounts.items() if name in scales]
-        amounts = {**cost.amounts, **({resource: np.sum(parts, axis=0)} if parts else {})}
-        found.append(Cost(cost.nodes, amounts, cost.gate))
+    for place, cost in enumerate(costs):
+        amounts = amounts_of(place, cost)
+        found.append(cost if amounts is None else Cost(cost.nodes, {**cost.amounts, resource: amounts}, cost.gate))
     return tuple(found)
 
 

@@ -1,47 +1,49 @@
 """What a network needs of each resource, as a function of how many units stay, in the terms of the integer program.
 
 Amounts are called "macs", "bytes" (of the parameters), "ms@TARGET:KIND" for each kind of layer on each target whose
-layers were measured, and "moment:N" for the activations that must be in memory at one moment.
+layers were measured, "around" for what all layers write (as a part of what those of the original do), which the time
+between layers follows, and "moment:N" for the activations that must be in memory at one moment.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.bench.layer_cost import LayerCosts, Tile
+from edgeprune.bench.layer_cost import LayerCosts
+from edgeprune.controllers._correction import Cell, Outside, Seen
+from edgeprune.controllers._options import group_node, levels, tables, tiles
 from edgeprune.controllers._program import Cost, Node
 from edgeprune.controllers._ranked import Measured, Ranked
 from edgeprune.controllers._sides import Side, tabulated
 from edgeprune.network.layer_times import layer_milliseconds
 from edgeprune.network.moments import peak_moment
-from edgeprune.network.selection import allowed_counts, select_units
 
 if TYPE_CHECKING:
     from edgeprune.contracts import Problem
     from edgeprune.controllers._demands import Demand
-    from edgeprune.network.groups import Allocation, Factorisation, Group, Layer
+    from edgeprune.network.groups import Allocation, Factorisation, Layer
 
 _PEAK = "peak"
+_AROUND = "around"
 _MOMENT = "moment:"
 Parts = tuple[tuple[str | None, int], ...]
-MOST_OPTIONS = 16
-_SMALLEST_KEPT_PART = 0.1
 _PARAMETER_BYTES = 4.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the program: which amounts it adds up, and what they take whatever is chosen."""
+    """One row of the program: the amounts that it adds up, with the kind of each, and those that are constant."""
 
     name: str
-    scales: Mapping[str, float]
-    constant: float
+    kinds: Mapping[str, str]
+    constants: Mapping[str, float]
 
 
 class Resources:
@@ -52,16 +54,17 @@ class Resources:
         self._problem = problem
         self._sizes = {group.name: group.size for group in problem.structure.groups}
         self._layers = problem.structure.layers
-        self._ms_of = [layer_milliseconds(problem.structure, costs) for costs in _tables(problem)]
+        self._ms_of = [layer_milliseconds(problem.structure, costs) for costs in tables(problem)]
         layers = {layer.name: layer for layer in self._layers}
         self._ranked = {
-            found.layer: _ranked(found, layers[found.layer], _tables(problem))
+            found.layer: _ranked(found, layers[found.layer], tables(problem))
             for found in problem.structure.factorisations
             if found.group in self._sizes
         }
-        self._nodes = {group.name: _group_node(group, problem) for group in problem.structure.groups}
+        self._nodes = {group.name: group_node(group, problem) for group in problem.structure.groups}
         self._constants: dict[str, float] = defaultdict(float)
         self.costs = tuple(cost for layer in self._layers for cost in self._tabulate(layer))
+        self.costs += tuple(self._around())
         if any(limits.memory_bytes is not None for limits in (problem.limits, *problem.limits.others)):
             self.costs += tuple(self._activations())
 
@@ -70,49 +73,73 @@ class Resources:
         """Groups, and sums of groups after concatenations."""
         return tuple(self._nodes.values())
 
-    def parts(self, demand: Demand, allocation: Allocation) -> dict[str, float]:
-        """Return what an allocation takes of one resource, by what it consists of, as the program counts it."""
-        kept = {**self._sizes, **allocation}
-        totals: dict[str, float] = defaultdict(float)
-        for layer in self._layers:
-            ranked = self._ranked.get(layer.name)
-            sides = self._channels(layer.in_parts, kept), self._channels(layer.out_parts, kept)
-            amounts: Mapping[str, float] = self._amounts(layer, *sides)
-            if ranked is not None:
-                amounts = ranked.amounts(kept[ranked.group], *sides, amounts)
-            for name, amount in amounts.items():
-                totals[name] += amount
-        if demand.resource == "memory":
-            moments = self._problem.moments
-            totals[_PEAK] = peak_moment(moments, kept).bytes_with(kept) if moments else 0.0
-        return {name: totals[name] for name in self._names(demand, totals)}
+    def alone(self, demand: Demand, allocation: Allocation) -> float:
+        """Return what an allocation takes of one resource when all that is known of it apart is added up."""
+        parts = Seen(self.cells(demand, allocation), self.constants(demand, allocation), 0.0, 0.0).parts()
+        return sum(amount for kind, amount in parts.items() if kind != _AROUND)
 
-    def rows(self, demand: Demand, scales: Mapping[str, float]) -> list[Row]:
+    def cells(self, demand: Demand, allocation: Allocation) -> tuple[Cell, ...]:
+        """Return the cells that an allocation chooses, rounded up to options, with what they take of one resource."""
+        kept = {**self._sizes, **allocation}
+        chosen = {node.name: self._option(node, kept) for node in self._nodes.values()}
+        names = self._names(demand)
+        found = []
+        for place, cost in enumerate(self.costs):
+            options = tuple(chosen[name] for name in cost.nodes)
+            is_open = not cost.gate or chosen[cost.gate] == len(self._nodes[cost.gate].counts) - 1
+            amounts = {name: float(cost.amounts[name][options]) for name in names if name in cost.amounts}
+            if is_open and amounts:
+                found.append(Cell(place, options, amounts))
+        return tuple(found)
+
+    def constants(self, demand: Demand, allocation: Allocation) -> dict[str, float]:
+        """Return what an allocation takes of one resource outside all cells, by kind."""
+        found = {name: self._constants[name] for name in self._names(demand)}
+        if demand.resource == "memory":
+            kept, moments = {**self._sizes, **allocation}, self._problem.moments
+            found[_PEAK] = peak_moment(moments, kept).bytes_with(kept) if moments else 0.0
+        return found
+
+    def rows(self, demand: Demand) -> list[Row]:
         """Return the rows of the program that limit one resource: one, or one for every moment of an inference."""
+        names = self._names(demand)
+        constants = {name: self._constants[name] for name in names}
         moments = self._problem.moments if demand.resource == "memory" else ()
         if not moments:
-            return [Row(demand.name, scales, sum(scale * self._constants[name] for name, scale in scales.items()))]
-        rows = []
-        for place, moment in enumerate(moments):
-            constant = scales["bytes"] * self._constants["bytes"] + scales[_PEAK] * moment.fixed_bytes
-            own = {"bytes": scales["bytes"], f"{_MOMENT}{place}": scales[_PEAK]}
-            rows.append(Row(f"{demand.name}:{place}", own, constant))
-        return rows
+            return [Row(demand.name, {name: name for name in names}, constants)]
+        return [
+            Row(
+                f"{demand.name}:{place}",
+                {"bytes": "bytes", f"{_MOMENT}{place}": _PEAK},
+                {**constants, _PEAK: moment.fixed_bytes},
+            )
+            for place, moment in enumerate(moments)
+        ]
 
-    def _names(self, demand: Demand, known: Iterable[str]) -> list[str]:
+    def outside(self, demand: Demand) -> Outside | None:
+        """Return what is known of the time outside all layers, None where there is none or nothing is known."""
+        measured = tables(self._problem)[demand.target] if demand.resource == "latency" else None
+        return Outside(measured.floor_ms, _AROUND) if measured and self._ms_of[demand.target] else None
+
+    def _names(self, demand: Demand) -> list[str]:
         if demand.resource == "latency" and self._ms_of[demand.target]:
-            return [name for name in known if name.startswith(_ms_name(demand.target, ""))]
-        return {"size": ["bytes"], "memory": ["bytes", _PEAK]}.get(demand.resource, ["macs"])
+            kinds = {name for cost in self.costs for name in cost.amounts} | set(self._constants)
+            return sorted({_AROUND, *(name for name in kinds if name.startswith(_ms_name(demand.target, "")))})
+        return {"size": ["bytes"], "memory": ["bytes"]}.get(demand.resource, ["macs"])
+
+    def _option(self, node: Node, kept: Mapping[str, int]) -> int:
+        """Return the place of the first option of a node that is not below what is kept."""
+        if not node.parts:
+            count = float(kept[node.name])
+        else:
+            count = node.rest + sum(
+                channels[-1] * kept[part] / self._sizes[part] for part, channels in node.parts.items()
+            )
+        return min(bisect_left(node.counts, count - 1e-9), len(node.counts) - 1)
 
     def smallest(self) -> dict[str, int]:
         """Return the allocation with the least of everything."""
         return {node.name: node.counts[0] for node in self._nodes.values() if not node.parts}
-
-    def _channels(self, parts: Parts, kept: Mapping[str, int]) -> float:
-        """Return the channels of an axis; those of a sum are rounded up to its next option."""
-        channels = sum(count * (kept[name] / self._sizes[name] if name else 1.0) for name, count in parts)
-        node = self._nodes.get(_sum_name(parts))
-        return min(level for level in node.counts if level >= channels - 1e-9) if node else channels
 
     def _amounts(self, layer: Layer, inputs: float, outputs: float) -> dict[str, float]:
         """Return what a layer needs with so many channels; a depthwise layer has one number for both sides."""
@@ -155,6 +182,19 @@ class Resources:
             )
         ]
 
+    def _around(self) -> Iterator[Cost]:
+        """Yield what each layer writes."""
+        written = {layer.name: _elements(layer) for layer in self._layers if layer.out_parts}
+        whole = sum(written.values()) or 1.0
+        for layer in self._layers:
+            share = written.get(layer.name, 0.0) / whole
+            side = self._side(layer.out_parts, layer)
+            if side.node is None:
+                self._constants[_AROUND] += share
+            else:
+                parts = [side.channels_of(count) / side.channels for count in self._nodes[side.node].counts]
+                yield Cost((side.node,), {_AROUND: share * np.array(parts)})
+
     def _activations(self) -> Iterator[Cost]:
         for place, moment in enumerate(self._problem.moments):
             for group, size in moment.unit_bytes.items():
@@ -182,8 +222,8 @@ class Resources:
             }
             rest = sum(channels for part, channels in parts if part is None)
             least = rest + sum(channels[0] for channels in by_option.values())
-            tiles = (tile.inputs for tile in _tiles(self._problem, layer))
-            counts = _levels(least, _total(parts), max(tiles, default=1))
+            widths = (tile.inputs for tile in tiles(self._problem, layer))
+            counts = levels(least, _total(parts), max(widths, default=1))
             self._nodes[name] = Node(name, counts, parts=by_option, rest=rest)
         return name
 
@@ -197,84 +237,17 @@ def _ranked(found: Factorisation, layer: Layer, tables: Sequence[LayerCosts | No
     return Ranked(found, _total(layer.in_parts), _total(layer.out_parts), measured)
 
 
-def _tables(problem: Problem) -> tuple[LayerCosts | None, ...]:
-    """Return the measured layers of every target; None where there are none."""
-    others = dict(enumerate(problem.other_costs))
-    return (problem.costs, *(others.get(place) for place in range(len(problem.limits.others))))
-
-
-def _group_node(group: Group, problem: Problem) -> Node:
-    """Return a group with its options: whole stairs of the layers that touch it, and what the kept units are worth."""
-    counts = _options(group, problem)
-    scores = problem.scores[group.name]
-    if group.constraints:
-        kept = [sum(scores[unit] for unit in select_units(group, scores, count)) for count in counts]
-    else:
-        best_first = np.cumsum(sorted(scores, reverse=True))
-        kept = [float(best_first[count - 1]) for count in counts]
-    return Node(group.name, counts, tuple(kept))
-
-
-def _options(group: Group, problem: Problem) -> tuple[int, ...]:
-    floor = max(1, -(-group.size // int(1 / _SMALLEST_KEPT_PART)))
-    tiles = _group_tiles(group, problem)
-    small, large = min(tiles), max(tiles)
-    halves = {large >> shift for shift in range(1, large.bit_length())}
-    allowed = [count for count in allowed_counts(group) if floor <= count <= group.size]
-    whole = [count for count in allowed if count % small == 0 or count in halves or count == group.size]
-    liked = whole if len(whole) > 1 else allowed
-    return _thinned(liked, {group.size, *(count for count in liked if count % large == 0)})
-
-
-def _group_tiles(group: Group, problem: Problem) -> set[int]:
-    """Return the stairs of the layers around a group, in units."""
-    if not any(_tables(problem)):
-        return {problem.channel_multiple if group.kind == "channel" else 1}
-    found = set()
-    for layer in problem.structure.layers:
-        for tile in _tiles(problem, layer):
-            for parts, channels_a_tile in ((layer.in_parts, tile.inputs), (layer.out_parts, tile.outputs)):
-                found |= {max(1, channels_a_tile * group.size // n) for name, n in parts if name == group.name}
-    return {tile for tile in found if tile <= group.size} or {1}
-
-
-def _tiles(problem: Problem, layer: Layer) -> list[Tile]:
-    """Return the stairs of a layer on every target whose layers were measured."""
-    tables = [costs.layers for costs in _tables(problem) if costs]
-    return [costs[layer.name].tile if layer.name in costs else Tile() for costs in tables]
-
-
-def _thinned(counts: Sequence[int], liked: Iterable[int]) -> tuple[int, ...]:
-    """Return at most so many options: the liked ones first, then evenly spread others; the ends always."""
-    if len(counts) <= MOST_OPTIONS:
-        return tuple(counts)
-    chosen = {counts[0], *_spread(sorted(set(liked)), MOST_OPTIONS - 1)}
-    others = [count for count in counts if count not in chosen]
-    return tuple(sorted(chosen | set(_spread(others, MOST_OPTIONS - len(chosen)))))
-
-
-def _spread(counts: Sequence[int], most: int) -> list[int]:
-    if len(counts) <= most:
-        return list(counts)
-    if most < 2:
-        return list(counts[-most:]) if most else []
-    return [counts[round(place * (len(counts) - 1) / (most - 1))] for place in range(most)]
-
-
-def _levels(least: float, total: int, tile: int) -> tuple[int, ...]:
-    """Return the channels that a sum is rounded up to: whole stairs, at most so many of them."""
-    step = max(tile, -(-total // MOST_OPTIONS))
-    step = -(-step // tile) * tile
-    first = max(int(-(-least // step)) * step, step)
-    return tuple(sorted({*range(first, total, step), total}))
-
-
 def _ms_name(target: int, kind: str) -> str:
     return f"ms@{target}:{kind}"
 
 
 def _sum_name(parts: Parts) -> str:
     return "+".join(f"{part or '*'}:{channels}" for part, channels in parts)
+
+
+def _elements(layer: Layer) -> float:
+    """Return how many numbers a layer writes: its channels times how often each of its weights is used."""
+    return _total(layer.out_parts) * (layer.macs / layer.parameters if layer.parameters else 1.0)
 
 
 def _total(parts: Parts) -> int:

@@ -13,13 +13,15 @@ are measured and correct the table; the program is solved by HiGHS, with limits 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 from edgeprune.contracts import Controller, Outcome, Problem
 from edgeprune.controllers._correction import Correction, Seen, fit
 from edgeprune.controllers._demands import Demand, demands_of
-from edgeprune.controllers._program import Limit, combined, solve
-from edgeprune.controllers._resources import Resources
+from edgeprune.controllers._program import Cost, Floats, Limit, combined, solve
+from edgeprune.controllers._resources import Resources, Row
 from edgeprune.network.groups import Allocation
 
 # The limit must be used at least this far.
@@ -27,6 +29,11 @@ _WINDOW = 0.97
 # How far a search for another allocation than those measured moves its aim: down from what was measured to be too
 # large, and up, not over the limit, from what leaves more than 3 % of it.
 _TIGHTENED, _LOOSENED = (1.0, 0.99, 0.98, 0.97), (1.005, 1.01)
+
+# So many candidates in a row must have taken more than predicted before less is planned for.
+_LAST = 2
+
+Told = tuple[Allocation, Outcome]
 
 
 class Knapsack(Controller):
@@ -39,7 +46,7 @@ class Knapsack(Controller):
         super().__init__(problem)
         self._demands = demands_of(problem.limits)
         self._resources = Resources(problem)
-        self._told: list[tuple[dict[str, int], Outcome]] = [({}, problem.original)]
+        self._told: list[Told] = [({}, problem.original)]
         self._ending = "" if self._used(problem.original) > 1 else "the original is within the limits already"
 
     def ask(self) -> Allocation | None:
@@ -58,7 +65,7 @@ class Knapsack(Controller):
         """Return the corrected prediction for an allocation on the first target, None where latency is not limited."""
         for demand in self._demands:
             if demand.name == "latency@0":
-                return self._correction(demand).predict(self._resources.parts(demand, allocation))
+                return self._expected(demand, allocation, self._told)
         return None
 
     def ending(self) -> str:
@@ -90,21 +97,49 @@ class Knapsack(Controller):
     def _solve(self, tightened: float) -> dict[str, int] | None:
         limits, costs = {}, self._resources.costs
         for demand in self._demands:
-            correction = self._correction(demand)
-            most = demand.aim(self._told[-1][1]) * tightened / correction.near - correction.fixed
-            for row in self._resources.rows(demand, correction.scales):
-                limits[row.name] = Limit(most - row.constant)
-                costs = combined(costs, row.name, row.scales)
+            correction = self._correction(demand, self._told)
+            most = demand.aim(self._told[-1][1]) * tightened / self._surprise(demand)
+            for row in self._resources.rows(demand):
+                limits[row.name] = Limit(most - correction.constant(row.constants))
+                costs = combined(costs, row.name, partial(_corrected, correction, row))
         found = solve(self._resources.nodes, costs, limits)
         return dict(found.counts) if found else None
 
-    def _correction(self, demand: Demand) -> Correction:
+    def _surprise(self, demand: Demand) -> float:
+        """Return how many times more than predicted the last candidates took at least, 1 where one did not.
+
+        The program prefers what is predicted too low, so that even predictions that are right on average fall short
+        for what it chooses (James Smith, Robert Winkler: "The Optimizer's Curse", Management Science 2006).
+        """
+        places = range(max(len(self._told) - _LAST, 1), len(self._told))
+        if len(places) < _LAST:
+            return 1.0
+        return max(1.0, min(demand.amount(self._told[at][1]) / self._predicted(demand, at) for at in places))
+
+    def _predicted(self, demand: Demand, place: int) -> float:
+        """Return what a candidate was predicted to take before it was measured."""
+        return self._expected(demand, self._told[place][0], self._told[:place])
+
+    def _expected(self, demand: Demand, allocation: Allocation, told: Sequence[Told]) -> float:
+        cells, constants = self._resources.cells(demand, allocation), self._resources.constants(demand, allocation)
+        return self._correction(demand, told).predict(cells, constants)
+
+    def _correction(self, demand: Demand, told: Sequence[Told]) -> Correction:
         seen = [
-            Seen(self._resources.parts(demand, allocation), demand.amount(outcome))
-            for allocation, outcome in self._told
+            Seen(
+                self._resources.cells(demand, allocation),
+                self._resources.constants(demand, allocation),
+                demand.amount(outcome),
+                demand.doubt(outcome),
+            )
+            for allocation, outcome in told
         ]
-        return fit(seen, demand.aim(self._told[-1][1]))
+        return fit(seen, self._resources.outside(demand))
 
     def _used(self, outcome: Outcome) -> float:
         """Return the largest used part of any limit, with the upper end of the measured interval as the latency."""
         return max(demand.used(outcome) for demand in self._demands)
+
+
+def _corrected(correction: Correction, row: Row, place: int, cost: Cost) -> Floats | None:
+    return correction.table(place, cost.amounts, row.kinds)

@@ -82,8 +82,8 @@ class NetAdapt(Controller):
 
     def _scaled(self, demand: Demand, allocation: Allocation) -> float:
         """Return the table's sum, scaled to what the present network was measured to take."""
-        now = sum(self._resources.parts(demand, self._kept).values())
-        return demand.amount(self._outcome) * sum(self._resources.parts(demand, allocation).values()) / now
+        now = self._resources.alone(demand, self._kept)
+        return demand.amount(self._outcome) * self._resources.alone(demand, allocation) / now
 
     def _step_down(self, demand: Demand) -> float:
         whole, now = demand.amount(self.problem.original), demand.amount(self._outcome)

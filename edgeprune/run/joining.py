@@ -52,6 +52,7 @@ def _joined(channels: Method, ranks: Method) -> Method:
         needs_data = channels.needs_data or ranks.needs_data
         trains = channels.trains or ranks.trains
         reconstructs = channels.reconstructs or ranks.reconstructs
+        scores_are_losses = True  # both are weighed by what they cost in a probe
 
     return Both(channels, ranks)
 

@@ -14,7 +14,7 @@ from edgeprune.bench.layer_cost import LayerCost, LayerCosts, Tile
 from edgeprune.contracts import Limits, Outcome, Problem, is_safe, utilisation
 from edgeprune.controllers._program import Cost, Limit, Node, solve
 from edgeprune.controllers.knapsack import Knapsack
-from edgeprune.network.groups import Allocation, Group, Layer, Structure
+from edgeprune.network.groups import Allocation, Group, Layer, Scores, Structure
 from edgeprune.network.moments import Moment
 
 WIDTHS = (32, 64, 64, 128, 64)
@@ -51,18 +51,21 @@ def outcome_of(latency_ms: float) -> Outcome:
     return Outcome(latency_ms, (0.995 * latency_ms, 1.005 * latency_ms), size_bytes=1, macs=1, parameters=1)
 
 
-def problem_of(part: float) -> Problem:
-    structure = chain()
-    scores = {
+def scores_of(structure: Structure) -> Scores:
+    return {
         group.name: tuple(((unit * 7919 + place * 104729) % 1000) / 1000 for unit in range(group.size))
         for place, group in enumerate(structure.groups)
     }
+
+
+def problem_of(part: float) -> Problem:
+    structure = chain()
     original = outcome_of(network_ms({}))
     costs = LayerCosts(
         {f"l{index}": cost(*pair) for index, pair in enumerate(itertools.pairwise(WIDTHS))}, floor_ms=0.0
     )
     limits = Limits(latency_ms=part * original.latency_ms)
-    return Problem(structure, scores, limits, original, scores_are_losses=True, costs=costs)
+    return Problem(structure, scores_of(structure), limits, original, scores_are_losses=True, costs=costs)
 
 
 def searched(problem: Problem) -> tuple[Knapsack, list[tuple[Allocation, Outcome]]]:
@@ -228,3 +231,46 @@ def test_a_sum_of_groups_is_never_cheaper_than_its_channels() -> None:
     costs = [Cost(("a+b",), {"ms": np.array([1.0, 3.0])})]
     assert solve([*groups, total], costs, {"ms": Limit(2.0)}).counts == {"a": 8, "b": 8}
     assert solve([*groups, total], costs, {"ms": Limit(3.0)}).counts == {"a": 16, "b": 16}
+
+
+@pytest.mark.parametrize("part", [0.8, 0.6, 0.4])
+def test_lands_where_the_time_between_layers_follows_the_channels_and_narrow_layers_are_copied(part: float) -> None:
+    """Nothing is fixed, and between a layer in blocks of sixteen channels and a narrower one the engine copies."""
+    widths = (16, 32, 32, 64, 64, 128, 128, 64)
+
+    def network_ms(allocation: Allocation) -> float:
+        kept = [allocation.get(f"g{index}", width) for index, width in enumerate(widths)]
+        pairs = list(itertools.pairwise(kept))
+        copies = sum(0.004 * min(pair) for pair in pairs if (pair[0] % 16) != (pair[1] % 16))
+        return 1.1 * sum(layer_ms(*pair) for pair in pairs) + 0.02 * sum(kept) + copies
+
+    structure, original = chain(widths), outcome_of(network_ms({}))
+    costs = LayerCosts({f"l{index}": cost(*pair) for index, pair in enumerate(itertools.pairwise(widths))}, 0.0)
+    limits = Limits(latency_ms=part * original.latency_ms)
+    controller = Knapsack(Problem(structure, scores_of(structure), limits, original, costs=costs))
+    rounds = []
+    while (allocation := controller.ask()) is not None:
+        rounds.append(outcome_of(network_ms(allocation)))
+        controller.tell(allocation, rounds[-1])
+    good = [place for place, found in enumerate(rounds, 1) if 0.93 < utilisation(found, limits) <= 1]
+    assert good
+    assert good[0] <= 6
+
+
+def test_scores_that_are_no_losses_do_not_empty_the_group_that_costs_most() -> None:
+    """The first layers take nearly all the time: a sum of scores would leave them the fewest units there may be."""
+    problem = problem_of(0.6)
+    expensive = {name: dataclasses.replace(cost, over_outputs=tuple((n, 4 * ms) for n, ms in cost.over_outputs),
+                                           over_inputs=tuple((n, 4 * ms) for n, ms in cost.over_inputs))
+                 if name in ("l0", "l1") else cost
+                 for name, cost in problem.costs.layers.items()}  # fmt: skip
+    alike = {group.name: (1.0,) * group.size for group in problem.structure.groups}
+    problem = dataclasses.replace(problem, scores=alike, costs=LayerCosts(expensive, 0.0))
+    summed, multiplied = (
+        Knapsack(dataclasses.replace(problem, scores_are_losses=are_losses)).ask() for are_losses in (True, False)
+    )
+
+    def least(allocation: Allocation) -> float:
+        return min(allocation[f"g{index}"] / width for index, width in enumerate(WIDTHS))
+
+    assert least(multiplied) >= 1.5 * least(summed)
