@@ -18,6 +18,7 @@ _DETECTION = 1.96 + 0.84  # normal quantiles: 95 % confidence, 80 % power
 _WARM = 0.05
 _DRIFT = 0.03
 _OTHER_LOAD = 0.15
+_WAITING = 0.05
 _CLOCK_DROP = 0.05
 _SPREAD = 0.10
 _INTERVAL = 0.05
@@ -140,6 +141,7 @@ def doubts(runs: Sequence[ProcessRun]) -> tuple[str, ...]:
         _warmth_doubt,
         _drift_doubt,
         _load_doubt,
+        waiting_doubt,
         _clock_doubt,
         _throttle_doubt,
         _spread_doubt,
@@ -179,6 +181,18 @@ def _load_doubt(runs: Sequence[ProcessRun]) -> str:
         f"Other processes kept up to {max(loads):.1f} cores busy during {len(loads)} of {blocks} blocks; "
         "stop them, or measure again later."
     )
+
+
+def waiting_doubt(runs: Sequence[ProcessRun]) -> str:
+    """Say that inferences often stood still because others had the cores; "" where they did not.
+
+    Times are then mostly those of the scheduler: a network that computes 4 % longer takes 2 % longer where every
+    inference waits as long as it computes.
+    """
+    waiting = _telemetry(runs, "waiting")
+    if not waiting or np.median(waiting) <= _WAITING:
+        return ""
+    return f"Inferences waited {np.median(waiting):.0%} of the time for a core that other processes had; stop them."
 
 
 def _clock_doubt(runs: Sequence[ProcessRun]) -> str:

@@ -34,6 +34,7 @@ def read(root: str = "/") -> dict[str, Any]:
     return {
         "wall_s": time.perf_counter(),
         "own_s": time.process_time(),
+        "waited_s": waited_seconds(at),
         "busy_s": busy_seconds(at),
         "clock_mhz": clock_mhz(at),
         "gpu_clock_mhz": gpu_clock_mhz(at),
@@ -49,20 +50,25 @@ def read(root: str = "/") -> dict[str, Any]:
 def between(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the board did between two states; None where it does not say.
 
-    `other_load` is in cores: how many were kept busy by anything but this process. `throttled` also holds what
+    `other_load` is in cores: how many were kept busy by anything but this process. `waiting` is how many of those this
+    process was ready to use: threads of its own that wait for one another are not counted. `throttled` also holds what
     happened in between and is over again.
     """
     wall_s = after["wall_s"] - before["wall_s"]
-    other_load = None
+    other_load = waiting = None
     if before["busy_s"] is not None and after["busy_s"] is not None and wall_s > 0:
         others_s = after["busy_s"] - before["busy_s"] - (after["own_s"] - before["own_s"])
         other_load = round(max(others_s / wall_s, 0.0), 3)
+    if before["waited_s"] is not None and after["waited_s"] is not None and other_load is not None:
+        waited_s = after["waited_s"] - before["waited_s"]
+        waiting = round(min(max(waited_s / wall_s, 0.0), other_load), 3)
     happened = [name for name in after["throttle_history"] if name not in before["throttle_history"]]
     if after["overcurrent_events"] > before["overcurrent_events"]:
         happened.append("over-current")
     return {
         "wall_s": round(wall_s, 4),
         "other_load": other_load,
+        "waiting": waiting,
         "clock_mhz": after["clock_mhz"],
         "gpu_clock_mhz": after["gpu_clock_mhz"],
         "temperature_c": after["temperature_c"],
@@ -82,6 +88,16 @@ def busy_seconds(root: Path) -> float | None:
         return None
     user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in fields[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def waited_seconds(root: Path) -> float | None:
+    """Return how long the threads of this process have been ready to run while others had the cores, or None.
+
+    The second number of https://docs.kernel.org/scheduler/sched-stats.html#proc-pid-schedstat, of each thread.
+    """
+    fields = [read_text(path).split() for path in (root / "proc/self/task").glob("*/schedstat")]
+    waited_ns = [int(each[1]) for each in fields if len(each) == 3]
+    return sum(waited_ns) / 1e9 if waited_ns else None
 
 
 def clock_mhz(root: Path) -> float | None:

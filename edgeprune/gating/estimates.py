@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from edgeprune.verdict.record import Record
 
 _NO_SAMPLES = "there are no raw samples of it"
 _CONFIDENCE = 0.95
+_TIMES = frozenset({"latency_p50", "latency_p90", "startup", "latency_regression"})
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def estimate_all(evidence: Evidence, limits: Sequence[Limit]) -> Estimates:
         if limit.level == "off":
             continue
         try:
-            known[limit.name] = _ESTIMATORS[limit.name](evidence, limit)
+            known[limit.name] = replace(_ESTIMATORS[limit.name](evidence, limit), doubt=_doubt(evidence, limit))
         except UnknownQuantityError as error:
             unknown[limit.name] = str(error)
     return Estimates(known, unknown)
@@ -174,6 +175,13 @@ _ESTIMATORS: Mapping[str, Callable[[Evidence, Limit], Estimate]] = {
     "memory_regression": _memory_growth,
     "accuracy_regression": _drop_from_baseline,
 }
+
+
+def _doubt(evidence: Evidence, limit: Limit) -> str:
+    if limit.name not in _TIMES:
+        return ""
+    doubt = statistics.waiting_doubt(evidence.runs)
+    return doubt or (statistics.waiting_doubt(evidence.baseline_runs) if limit.metric.against_baseline else "")
 
 
 def _loss(before: float, after: float, limit: Limit) -> Estimate:

@@ -115,19 +115,34 @@ class _Judge:
             return measure_until_clear(evidence, limits, self._target(candidate), self.effort), "measured in turns"
         if not is_open:
             return evidence, stored
-        alone = measure_until_clear(Evidence.stored(candidate, None), limits, self._target(candidate), self.effort)
-        if self.request.baseline is not None and baseline is not None:
-            baseline = baselines.find(self.request.baseline, alone.candidate, store, self.request.target)
-            alone = replace(alone, baseline=baseline, baseline_runs=Evidence.stored(candidate, baseline).baseline_runs)
-        return alone, "measured"
+        return self._measured_alone(candidate, limits, store), "measured"
+
+    def _measured_alone(self, candidate: Record, limits: Sequence[Limit], store: Store | None) -> Evidence:
+        """Measure the candidate; once its board is known, measure more where its stored baseline asks for that."""
+        target = self._target(candidate)
+        alone = measure_until_clear(Evidence.stored(candidate, None), limits, target, self.effort)
+        baseline = self._baseline(alone.candidate, limits, store)
+        if baseline is None:
+            return alone
+        evidence = replace(alone, baseline=baseline, baseline_runs=Evidence.stored(candidate, baseline).baseline_runs)
+        baselines.refuse_other_board(evidence, limits)
+        relative = [limit for limit in limits if limit.name in _TIMED_AGAINST_BASELINE]
+        estimates = estimate_all(evidence, relative)
+        checks = judge_limits(relative, estimates.known, estimates.unknown, is_last=False)
+        if all(check.outcome != "inconclusive" or check.estimate is None for check in checks):
+            return evidence
+        return measure_until_clear(evidence, limits, target, self.effort)
 
     def _is_open(self, evidence: Evidence, limits: Sequence[Limit]) -> bool:
         """Say whether measuring again could decide what the stored samples leave open."""
         if not evidence.runs:
             return True
-        timed = [limit for limit in limits if limit.name in _TIMED]
+        baseline = evidence.baseline
+        is_same_board = baseline is not None and baseline.fingerprint == evidence.candidate.fingerprint
+        names = _TIMED | _TIMED_AGAINST_BASELINE if is_same_board and evidence.baseline_runs else _TIMED
+        timed = [limit for limit in limits if limit.name in names]
         estimates = estimate_all(evidence, timed)
-        checks = judge_limits(timed, estimates.known, estimates.unknown, is_last=True)
+        checks = judge_limits(timed, estimates.known, estimates.unknown, is_last=False)
         return any(check.outcome == "inconclusive" for check in checks)
 
     def _target(self, record: Record) -> Target:

@@ -64,24 +64,26 @@ class Looks:
     def seen(self, runs: Sequence[Sequence[ProcessRun]]) -> Evidence:
         """Return the evidence with what the processes of each network saw."""
         level = self.effort.options.level
-        if self.evidence.baseline is None:
+        if len(runs) == 1:
             return replace(self.evidence, runs=runs[0], level=level)
         return replace(self.evidence, runs=runs[1], baseline_runs=runs[0], paired=True, level=level)
 
 
 def measure_until_clear(evidence: Evidence, limits: Sequence[Limit], target: Target, effort: Effort) -> Evidence:
-    """Measure the candidate, in turns with the baseline if there is one, until all limits are decided.
+    """Measure the candidate, in turns with the baseline if its artifact is there, until all limits are decided.
 
     Raises BuildError when an artifact does not load, BoardError for the board.
     """
-    records = [record for record in (evidence.baseline, evidence.candidate) if record is not None]
+    baseline = evidence.baseline
+    in_turns = baseline is not None and baseline.artifact_path is not None
+    records = [baseline, evidence.candidate] if baseline is not None and in_turns else [evidence.candidate]
     looks = Looks(evidence, limits, effort)
     measured = measure_in_turns(
         [_path(record) for record in records], target, effort.measure, looks.is_enough, effort.progress
     )
     updated = [_profiled(record.measured_as(found), target) for record, found in zip(records, measured, strict=True)]
-    baseline = updated[0] if evidence.baseline is not None else None
-    return replace(looks.seen([found.runs for found in measured]), candidate=updated[-1], baseline=baseline)
+    seen = replace(looks.seen([found.runs for found in measured]), candidate=updated[-1])
+    return replace(seen, baseline=updated[0]) if in_turns else seen
 
 
 def _path(record: Record) -> Path:

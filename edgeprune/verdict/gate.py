@@ -20,11 +20,15 @@ _WORST_FIRST: tuple[Verdict, ...] = ("fail", "inconclusive", "pass")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number in base units, and the interval that it lies in; the same three times where it is exact."""
+    """A number in base units, and the interval that it lies in; the same three times where it is exact.
+
+    `doubt` is a sentence where the interval cannot be trusted, because other processes slowed the board down.
+    """
 
     value: float
     low: float
     high: float
+    doubt: str = ""
 
     @classmethod
     def exactly(cls, value: float) -> Estimate:
@@ -109,15 +113,20 @@ def decide_limit(limit: Limit, estimate: Estimate, is_last: bool) -> Outcome:
 
     The whole interval must lie on one side of the limit. Against a baseline there is one more way to fail, once
     nothing more will be measured: the candidate is surely slower, and could not show that the limit still holds.
-    What may as well be no change at all never fails.
+    What may as well be no change at all never fails. In doubt only an absolute limit is decided, and only if it holds:
+    on a quiet board the network would be faster still.
     """
     low, high = estimate.low, estimate.high
     if limit.metric.sign == ">=":
         low, high, bound = -high, -low, -limit.value
     else:
         bound = limit.value
+    if estimate.doubt and limit.metric.against_baseline:
+        return "inconclusive"
     if high <= bound:
         return "pass"
+    if estimate.doubt:
+        return "inconclusive"
     if low > bound or (is_last and limit.metric.against_baseline and low > 0):
         return "fail"
     return "inconclusive"
@@ -134,6 +143,8 @@ def _check(limit: Limit, estimate: Estimate | None, unknown: str, is_last: bool)
     said = f"{what}: {describe(limit, estimate)}"
     if outcome == "pass":
         return Check(limit, outcome, estimate, f"{said}; {limit.text} holds.")
+    if outcome == "inconclusive" and estimate.doubt:
+        return Check(limit, outcome, estimate, f"{said}; that says nothing about {limit.text}. {estimate.doubt}")
     if outcome == "inconclusive":
         return Check(limit, outcome, estimate, f"{said}; too coarse to say whether {limit.text} holds.")
     if limit.metric.against_baseline and estimate.low <= limit.value:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import median
 from typing import TYPE_CHECKING
 
 from edgeprune.verdict import canvas, figures
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LONGEST_TREND = 60
+_MOST_MARKS = 7
 # What the variables of a page are where there is no page: a picture of its own, in light colours.
 _LIGHT = {
     "ink": "#1d2126",
@@ -52,7 +55,7 @@ def trend(points: Sequence[TrendPoint], changes: Sequence[Change]) -> str:
             axes.plot([place, place], point.interval_ms, color=LINE, linewidth=2.4)
         axes.plot([point.latency_ms for point in shown], "o", color=AFTER, markersize=5)
         for begin, end in pairwise(edges):
-            level = sum(point.latency_ms for point in shown[begin:end]) / max(end - begin, 1)
+            level = median(point.latency_ms for point in shown[begin:end])
             axes.plot([begin - 0.4, end - 0.6], [level, level], color=BEFORE, linewidth=1.8)
         low = min(point.interval_ms[0] for point in shown)
         high = max(point.interval_ms[1] for point in shown)
@@ -79,8 +82,7 @@ def standalone(svg: str) -> str:
 
 
 def _marks(count: int) -> list[int]:
-    step = max((count - 1) // 6, 1)
-    return list(range(0, count, step))
+    return list(range(0, count, math.ceil(count / _MOST_MARKS)))
 
 
 def _label(point: TrendPoint) -> str:

@@ -47,6 +47,8 @@ def headline(judgement: Judgement) -> str:
     """Return what came of one network as one sentence."""
     place = f"{judgement.candidate.model} on {judgement.candidate.target}"
     counting = [check for check in judgement.checks if check.counts]
+    if not counting:
+        return f"{place} has no limit that counts, only limits that warn."
     if judgement.verdict == "pass":
         number = len(counting)
         return f"{place} keeps {'its limit' if number == 1 else f'all {number} limits'}."
@@ -141,7 +143,8 @@ def _judgement_view(judgement: Judgement) -> dict[str, Any]:
     why = judgement.why
     layers = [*why.layers, *([why.other_layers] if why.other_layers is not None else [])]
     longest = max((max(layer.before_ms or 0, layer.after_ms or 0) for layer in why.layers), default=0) or 1.0
-    wrong = [check for check in judgement.checks if check.outcome in ("fail", "inconclusive")]
+    undecided = [check.sentence for check in judgement.checks if check.counts and check.outcome == "inconclusive"]
+    warned = [c.sentence for c in judgement.checks if c.outcome in ("fail", "inconclusive") and not c.counts]
     return {
         "verdict": judgement.verdict,
         "title": TITLES[judgement.verdict],
@@ -149,8 +152,7 @@ def _judgement_view(judgement: Judgement) -> dict[str, Any]:
         "record": judgement.candidate,
         "has_baseline": judgement.baseline is not None,
         "rows": rows(judgement),
-        "problems": [check.sentence for check in wrong if check.counts],
-        "cautions": [*(check.sentence for check in wrong if not check.counts), *judgement.warnings],
+        "cautions": [*undecided, *warned, *judgement.warnings],
         "effort": effort_sentence(judgement),
         "why": why,
         "layers": [_layer_row(layer, longest, layer is why.other_layers) for layer in layers],
@@ -233,7 +235,8 @@ def _check_to_dict(check: Check) -> dict[str, Any]:
     estimate = None
     if check.estimate is not None:
         # An interval that is open upwards has no end that JSON could hold.
-        estimate = {name: None if abs(value) > 1e300 else value for name, value in asdict(check.estimate).items()}
+        numbers = {name: getattr(check.estimate, name) for name in ("value", "low", "high")}
+        estimate = {name: None if abs(value) > 1e300 else value for name, value in numbers.items()}
     return {
         "name": check.limit.name,
         "limit": check.limit.text,

@@ -99,7 +99,7 @@ def test_the_plain_median_is_inside():
 
 
 def test_steady_samples_raise_no_doubt():
-    quiet = {"other_load": 0.01, "clock_mhz": 2600.0, "temperature_c": None}
+    quiet = {"other_load": 0.01, "waiting": 0.01, "clock_mhz": 2600.0, "temperature_c": None}
     assert statistics.doubts(steady_runs(telemetry=quiet)) == ()
 
 
@@ -108,6 +108,7 @@ def test_steady_samples_raise_no_doubt():
     [
         ([run_of(*([2.0 + 0.1 * step] * 20 for step in range(6)))], "19.5% slower while measuring"),
         (steady_runs(telemetry={"other_load": 0.8}), "up to 0.8 cores busy during 12 of 12 blocks"),
+        (steady_runs(telemetry={"waiting": 0.48}), "waited 48% of the time for a core"),
         (steady_runs(telemetry={"throttled": ["under-voltage"]}), "(under-voltage) during 12 of 12 blocks"),
         ([run_of([3.0] * 5 + [2.0] * 45)] * 3, "first timed inferences were 50% slower than the rest"),
         ([run_of([1.0, 3.0] * 10), run_of([1.0, 3.0] * 10)], "spreads over 100% of the median"),

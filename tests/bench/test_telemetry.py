@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -87,10 +90,10 @@ def test_a_jetson_nano(tmp_path):
 
 def test_a_board_that_says_nothing(tmp_path):
     seen = telemetry.read(str(tmp_path))
-    silent = {"busy_s", "clock_mhz", "gpu_clock_mhz", "temperature_c", "memory_available_bytes"}
+    silent = {"waited_s", "busy_s", "clock_mhz", "gpu_clock_mhz", "temperature_c", "memory_available_bytes"}
     assert {key for key, value in seen.items() if value is None} == silent
     look = telemetry.between(seen, telemetry.read(str(tmp_path)))
-    assert (look["other_load"], look["throttled"]) == (None, [])
+    assert (look["other_load"], look["waiting"], look["throttled"]) == (None, None, [])
 
 
 def test_what_happened_between_two_looks_and_is_over_is_kept(tmp_path):
@@ -142,6 +145,34 @@ def test_other_load_leaves_out_this_process():
     total = (after["busy_s"] - before["busy_s"]) / (after["wall_s"] - before["wall_s"])
     look = telemetry.between(before, after)
     assert look["other_load"] == pytest.approx(max(total - own_cores, 0), abs=1e-3)
+
+
+@pytest.mark.parametrize(("others_s", "cores"), [(3.0, 0.7), (0.5, 0.25), (0.0, 0.0)])
+def test_waiting_for_others_is_counted_in_cores(tmp_path, others_s, cores):
+    def at(wall_s, busy_s, *waited_ns):
+        files = {f"proc/self/task/{n}/schedstat": f"5000000000 {waited} 31" for n, waited in enumerate(waited_ns)}
+        return {**telemetry.read(tree(tmp_path, files)), "wall_s": wall_s, "busy_s": busy_s, "own_s": 0.0}
+
+    before, after = at(10.0, 50.0, 1_000_000_000, 0), at(12.0, 50.0 + others_s, 1_500_000_000, 900_000_000)
+    assert telemetry.between(before, after)["waiting"] == cores
+
+
+def test_a_process_that_shares_its_core_waits_for_it():
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})  # the other one inherits it
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+            before = telemetry.read()
+            deadline = time.perf_counter() + 1.0
+            while time.perf_counter() < deadline:
+                pass
+            look = telemetry.between(before, telemetry.read())
+            other.kill()
+    finally:
+        os.sched_setaffinity(0, cores)
+    if look["waiting"] is None:
+        pytest.skip("this kernel does not count how long threads wait")
+    assert look["waiting"] > 0.2
 
 
 def test_a_program_that_is_missing_or_fails_says_nothing():

@@ -117,6 +117,25 @@ def test_stored_samples_of_the_same_board_are_compared_without_measuring(gate, r
     assert result.judgements[0].effort.how == "stored samples"
 
 
+def test_times_that_were_taken_while_others_had_the_cores_decide_nothing(gate, run, tmp_path):
+    busy = tmp_path / "busy"
+    shutil.copytree(run.path, busy)
+
+    def share_the_core(trial):
+        for process in trial["measurement"]["runs"]:
+            for block in process["blocks"]:
+                block["telemetry"]["waiting"] = 0.5
+
+    run.edit_final(share_the_core)
+    limits = {"latency_p50": "<= 1ms", "latency_regression": "<= 3%", "size": "<= 4MB"}
+    for candidate, baseline in ((run.path, busy), (busy, run.path)):
+        result = gate(candidate, baseline=str(baseline), stored_only=True, limits=limits)
+        (latency, size, slow_down) = result.judgements[0].checks
+        assert (latency.outcome == "inconclusive") == (candidate == run.path)
+        assert (slow_down.outcome, size.outcome) == ("inconclusive", "pass")
+        assert "waited 50% of the time for a core that other processes had; stop them." in slow_down.sentence
+
+
 def test_numbers_without_samples_are_enough_for_absolute_limits_only(gate, run, tmp_path):
     alone = tmp_path / "alone.json"
     shutil.copy(run.path / "result.json", alone)
@@ -292,6 +311,21 @@ def test_a_branch_of_the_store_is_a_baseline(gate, run, networks, tmp_path):
     kept = Store(tmp_path / "history.sqlite").entries()
     assert [(entry.branch, entry.verdict) for entry in kept] == [("main", "pass"), ("topic", "fail"), ("topic", "fail")]
     assert len(stored.judgements[0].trend) == 3
+
+
+def test_more_is_measured_against_stored_samples_too(gate, run, tmp_path, networks):
+    (run.path / "model.onnx").unlink()
+    found = {}
+    for limit in ("<= 3%", "<= 18%"):  # it is 17 to 19 % slower
+        limits = {"latency_regression": limit, "latency_p50": "<= 1s"}
+        result = gate(networks["wider"], baseline=str(run.path), target=BOARD, limits=limits)
+        assert result.judgements[0].effort.how == "measured"
+        found[limit] = (result.verdict, result.judgements[0].effort.pairs)
+    assert found["<= 3%"] == ("fail", 6)
+    assert found["<= 18%"][1] > 6
+    limits = {"latency_regression": "<= 18%"}
+    wider = write_gate_run(tmp_path / "wider", networks["wider"])
+    assert gate(wider.path, baseline=str(run.path), limits=limits).judgements[0].effort.how == "measured"
 
 
 def test_measurements_of_bench_are_results_too(gate, run, tmp_path, networks):

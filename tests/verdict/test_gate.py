@@ -34,6 +34,22 @@ def test_a_limit_is_decided_by_the_whole_interval(limit, estimate, is_last, outc
     assert decide_limit(limit, Estimate(*estimate), is_last) == outcome
 
 
+@pytest.mark.parametrize(
+    ("limit", "estimate", "outcome"),
+    [
+        (LATENCY, (7.0, 6.9, 7.1), "pass"),
+        (LATENCY, (9.0, 8.5, 9.5), "inconclusive"),
+        (REGRESSION, (0.01, 0.005, 0.015), "inconclusive"),
+        (REGRESSION, (0.10, 0.08, 0.12), "inconclusive"),
+    ],
+)
+def test_times_of_a_busy_board_prove_only_that_a_network_is_fast_enough(limit, estimate, outcome):
+    estimate = Estimate(*estimate, doubt="The board was busy.")
+    assert decide_limit(limit, estimate, True) == outcome
+    (check,) = judge_limits((limit,), {limit.name: estimate}, {}, is_last=True)
+    assert (outcome == "pass") == ("The board was busy." not in check.sentence)
+
+
 @given(st.floats(-0.5, 0.5), st.floats(0, 0.5), st.floats(0, 0.5), st.booleans())
 def test_what_may_be_no_change_never_fails_and_what_may_be_over_never_passes(value, below, above, is_last):
     estimate = Estimate(value, value - below, value + above)

@@ -113,6 +113,7 @@ def test_markdown_says_the_verdict_first_then_the_table_then_why(result):
     places = [text.index(part) for part in ("| **not met**", "What changed", "Distribution of the latency")]
     assert places == sorted(places)
     assert "| &#60;b&#62;conv&#60;/b&#62; | 1.00 | 1.30 | +0.300 | +1.000 KB |" in text
+    assert "- Note: Accuracy: not known, because nothing was evaluated." in text
     assert "under-voltage" in text
     assert "2200 MHz for the candidate, 2400 MHz for the baseline" in text
     assert "layer1 16 → 24" in text

@@ -1,5 +1,6 @@
 import math
 import random
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -55,3 +56,10 @@ def test_the_picture_stands_alone():
     root = ElementTree.fromstring(standalone(trend(shown, change_points(shown))))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "var(--" not in ElementTree.tostring(root, encoding="unicode")
+
+
+@pytest.mark.parametrize("count", [2, 7, 11, 13, 40, 60, 200])
+def test_labels_leave_each_other_room(count):
+    shown = [replace(point, commit=f"{0xABCDEF0 + n:x}" * 5) for n, point in enumerate(points([5.0] * count))]
+    labels = [point.commit[:7] for point in shown if point.commit[:7] in trend(shown, ())]
+    assert min(count, 4) <= len(labels) <= 7
