@@ -32,7 +32,7 @@ from edgeprune.terminal import TerminalProgress
 from edgeprune.verdict.result import RankedLayer, Result, read_result
 
 _RESULTS = Path(__file__).parent / "results"
-_FROM_SCRATCH = RecoverySettings(epochs=8, learning_rate=0.05, warmup_steps=40, distillation=0.0)
+_FROM_SCRATCH = RecoverySettings(epochs=6, learning_rate=0.01, warmup_steps=40, distillation=0.0)
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,16 @@ def example_inputs(data: Data, count: int = 1) -> tuple[torch.Tensor, ...]:
 
 
 def calibration_batches(data: Data, count: int) -> Iterator[tuple[Any, Any]]:
-    """Yield at most `count` batches, the same at every call, for statistics and scores."""
-    loader = data.train if data.calibration is None else data.calibration
+    """Yield at most `count` batches without augmentation, the same at every call, for ranges and scores."""
+    yield from _first_batches(data.train if data.calibration is None else data.calibration, count)
+
+
+def training_batches(data: Data, count: int) -> Iterator[tuple[Any, Any]]:
+    """Yield at most `count` batches as they are trained on, the same at every call, for statistics."""
+    yield from _first_batches(data.train, count)
+
+
+def _first_batches(loader: Loader, count: int) -> Iterator[tuple[Any, Any]]:
     start_epoch(loader, 0)
     with epoch_randomness(seed=0, epoch=0):  # a loader that shuffles draws from the global generator
         yield from islice(loader, count)

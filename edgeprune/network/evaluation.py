@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeprune.errors import DataError
 from edgeprune.network.batches import OnDevice, as_inputs, device_of
-from edgeprune.network.data import Data, calibration_batches
+from edgeprune.network.data import Data, training_batches
 
 
 def evaluate(network: nn.Module, data: Data) -> float:
@@ -25,7 +25,7 @@ def evaluate(network: nn.Module, data: Data) -> float:
 
 
 def recalibrate_batch_norm(network: nn.Module, data: Data, batches: int = 100) -> int:
-    """Replace the running statistics of every batch norm by plain averages over batches; return how many were used.
+    """Replace the running statistics of every batch norm by plain averages over training batches; return how many.
 
     No weight changes. A network without batch norm is left as it is, and the answer is 0.
     """
@@ -41,7 +41,8 @@ def recalibrate_batch_norm(network: nn.Module, data: Data, batches: int = 100) -
             norm.momentum = None  # PyTorch then averages over all batches alike
             norm.train()
         try:
-            for inputs, _ in OnDevice(calibration_batches(data, batches), device_of(network)):
+            # NOTE: as trained on: pictures that the network knows, not augmented, are unlike those that it will see.
+            for inputs, _ in OnDevice(training_batches(data, batches), device_of(network)):
                 network(*as_inputs(inputs))
                 used += 1
         finally:

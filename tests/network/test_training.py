@@ -17,6 +17,8 @@ from small_networks import Plain, Residual, randomise
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.data import cifar10_small
+from benchmarks.networks import resnet20
 from edgeprune.contracts import Context, Method, Step
 from edgeprune.errors import DataError, StorageError, TrainingError, UsageError
 from edgeprune.network.data import Data, cross_entropy, top1
@@ -97,6 +99,22 @@ def test_statistics_become_the_plain_average_over_batches(network, data):
     assert all(torch.equal(p, weights[name]) for name, p in network.named_parameters())
     assert network.norm.momentum == 0.1
     assert not any(module.training for module in network.modules())
+
+
+def test_statistics_are_those_of_the_batches_that_are_trained_on(network, data):
+    recalibrate_batch_norm(network, replace(data, calibration=[(images + 1, labels) for images, labels in data.train]))
+    other = copy.deepcopy(network)
+    recalibrate_batch_norm(other, data)
+    assert _same(_state(other), _state(network))
+
+
+@pytest.mark.data
+def test_a_trained_network_does_not_need_it_and_loses_nothing_by_it(data_folder):
+    network, small = resnet20(), cifar10_small()
+    network.load_state_dict(torch.load(data_folder / "cifar10-resnet20.pt", weights_only=True))
+    before = evaluate(network.eval(), small)
+    recalibrate_batch_norm(network, small)
+    assert evaluate(network, small) > before - 0.01
 
 
 def test_dropout_stays_quiet_during_recalibration(data):
