@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 # Above this many multiply-accumulates of real numbers a run starts anew without numbers.
-MOST_MACS = 2 * 10**10
+MOST_MACS = 4 * 10**10
 
 
 class HeavyRunError(Exception):
