@@ -69,7 +69,8 @@ class Method(ABC):
     the network that `prepare` saw. A killed training goes on by `prepare` on the network as it came, `load_state_dict`.
 
     `scores_are_losses`: a score estimates how much the loss rises without the unit, and so can be weighed against what
-    the unit costs and against scores of other groups. `reconstructs`: `finish` fits the weights by itself, and is called also without a training.
+    the unit costs and against scores of other groups. `reconstructs`: `finish` fits the weights by itself, and is
+    called also without a training.
     """
 
     buys: ClassVar[frozenset[str]] = frozenset({"latency", "size", "macs"})
