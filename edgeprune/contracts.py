@@ -68,9 +68,8 @@ class Method(ABC):
     run at every step, `finish` ends it, and `score` and `plan` are asked again on the trained network. All hooks get
     the network that `prepare` saw. A killed training goes on by `prepare` on the network as it came, `load_state_dict`.
 
-    `scores_are_losses`: a score estimates how much the loss rises without the unit, and so can be weighed against what
-    the unit costs and against scores of other groups. `reconstructs`: `finish` fits the weights by itself, and is
-    called also without a training.
+    `scores_are_losses`: a score estimates how much the loss rises without the unit, so that scores of different groups
+    compare and can be weighed against costs. `reconstructs`: `finish` fits the weights, also without a training.
     """
 
     buys: ClassVar[frozenset[str]] = frozenset({"latency", "size", "macs"})
