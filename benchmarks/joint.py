@@ -121,7 +121,7 @@ def trained(name: str, out: Path) -> nn.Module:
 
 def page(out: Path) -> str:
     """Return the finished cells as Markdown: one table, then the layers of each."""
-    cells = {path.parent.name: path.parent for path in sorted(out.glob(f"*/{_ACCURACY}"))}
+    cells = {path.parent.name: path.parent for path in sorted(out.glob("*/result.json"))}
     results = {name: read_result(folder / "result.json") for name, folder in cells.items()}
     refused = {path.parent.name: path.read_text().strip() for path in sorted(out.glob(f"*/{_REFUSED}"))}
     lines = ["# Pruning, factorisation, and both under one budget", ""]
@@ -159,7 +159,7 @@ def _row(folder: Path, result: Result) -> tuple[str, ...]:
 def _accuracies(folder: Path, result: Result) -> tuple[float | None, ...]:
     stages = result.stages
     files = (folder.parent / f"{folder.name.partition('-')[0]}-{_ACCURACY}", folder / _ACCURACY)
-    more = (json.loads(file.read_text()) for file in files)
+    more = (json.loads(file.read_text()) if file.exists() else None for file in files)
     return (result.original.accuracy, stages.cut, stages.recalibrated, stages.recovered, *more)
 
 

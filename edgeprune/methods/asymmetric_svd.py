@@ -39,6 +39,7 @@ class AsymmetricSvd(Method):
     """Importance = what a principal component of the responses adds to the logarithm of the energy that is kept."""
 
     needs_data = True
+    scores_are_losses = True  # of the logarithm of the product
     reconstructs = True
 
     def __init__(self, samples: int = 512, places: int = 10) -> None:

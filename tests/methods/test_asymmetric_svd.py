@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from benchmarks.data import cifar10_small
 from benchmarks.networks import resnet20
-from edgeprune.contracts import Context
+from edgeprune.contracts import Context, Limits, Outcome, Problem
+from edgeprune.controllers._options import group_node
 from edgeprune.errors import PlanError, UsageError
 from edgeprune.methods import _responses
 from edgeprune.methods._response_fit import Regression, stand_in
@@ -202,6 +203,24 @@ def test_the_scores_add_up_to_the_logarithm_of_the_product_of_energies():
         for kept in (2, len(values) // 2, len(values)):
             assert sum(values[1:kept]) == pytest.approx(math.log(sum(energies[:kept]) / energies[0]))
         assert values[0] > max(values[1:])
+
+
+def test_a_controller_is_given_the_product_of_energies_to_maximise():
+    context = context_of(randomise(Residual(12)), data_of())
+    outcome = Outcome(1.0, (1.0, 1.0), 1, 1, 1)
+    method = AsymmetricSvd()
+    problem = Problem(
+        context.structure,
+        method.score(context),
+        Limits(macs=1.0),
+        outcome,
+        scores_are_losses=method.scores_are_losses,
+    )
+    for group, found in zip(problem.structure.groups, problem.structure.factorisations, strict=True):
+        node = group_node(group, problem)
+        logarithms = [math.log(sum(found.energies[:count])) for count in node.counts]
+        gains = [value - node.values[-1] for value in node.values]
+        assert gains == pytest.approx(logarithms, abs=1e-9)
 
 
 def test_layers_whose_answers_have_a_rank_lose_nothing_at_it():
