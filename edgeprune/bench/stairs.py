@@ -7,9 +7,10 @@ only, and bisected where the time is not a straight line between what is known.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import linear_regression
 
 from edgeprune.bench.latency_table import LatencyTable
 from edgeprune.bench.layer_cost import Tile
@@ -17,13 +18,14 @@ from edgeprune.bench.layer_shape import LayerShape
 
 # The width at which stairs are looked for; those of engines are powers of two, and two of the widest fit.
 _PROBE_WIDTH = 128
-_PROBE_CUTS = (0, 4, 8, 16, 32, 64)
+_PROBE_CUTS = (0, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64)
 # Narrower stairs are not told apart from this width.
 NARROWEST_STAIR = _PROBE_CUTS[1]
+_WIDER_STAIRS = (8, 16, 32, 64)
 # Half the width must save at least this part of the time, or there are no stairs to be seen.
 _LEAST_SLOPE = 0.05
-# A cut that saves less than this part of what a straight line would save lies on a stair.
-_FLAT = 0.5
+# Wider stairs must leave less than this part of the squares: stairs taken for too narrow cost measurements only.
+_CLEARLY_BETTER = 0.75
 # What is nearer to a straight line than this part of the layer's time is not looked at more closely.
 _STRAIGHT = 0.03
 # How much of what every measurement holds besides its layer is noise.
@@ -55,19 +57,11 @@ def tile_probes(shape: LayerShape) -> tuple[LayerShape, ...]:
 
 def tile_of(shape: LayerShape, table: LatencyTable) -> Tile:
     """Return the stairs that the measured probes of a shape show."""
-    if not tile_probes(shape):
+    probes = tile_probes(shape)
+    if not probes:
         return Tile()
-
-    def at(cut: int, side: str) -> float:
-        width = _PROBE_WIDTH - cut
-        if shape.one_sided:
-            return table.ms(shape.with_channels(width, width))
-        if side == "outputs":
-            return table.ms(shape.with_channels(_width(shape.inputs), width))
-        return table.ms(shape.with_channels(width, _PROBE_WIDTH))
-
-    outputs = _stair(lambda cut: at(cut, "outputs"))
-    return Tile(outputs if shape.one_sided else _stair(lambda cut: at(cut, "inputs")), outputs)
+    outputs = _stair(probes[: len(_PROBE_CUTS)], table)
+    return Tile(outputs if shape.one_sided else _stair(probes[len(_PROBE_CUTS) :], table), outputs)
 
 
 def next_points(scan: Scan, table: LatencyTable) -> list[LayerShape]:
@@ -129,21 +123,36 @@ def _unknown(table: LatencyTable, shapes: Iterable[LayerShape]) -> list[LayerSha
     return [shape for shape in shapes if shape not in table.layers]
 
 
-def _stair(at: Callable[[int], float]) -> int:
-    """Return the widest stair: a cut of half of it saves next to nothing, and so does every smaller cut.
+def _stair(probes: Sequence[LayerShape], table: LatencyTable) -> int:
+    """Return the width of the stairs that fit the probes best; wider ones must fit clearly better.
 
-    1 where the time does not follow the width at all, 4 where no wider stair shows.
+    Each process is fitted by itself, because processes differ by more than narrow stairs. 1 where the time does not
+    follow the width at all, 4 where no wider stair shows.
     """
-    whole, half = at(0), at(_PROBE_CUTS[-1])
-    if whole - half < _LEAST_SLOPE * whole:
+    whole_ms, half_ms = table.ms(probes[0]), table.ms(probes[-1])
+    if whole_ms - half_ms < _LEAST_SLOPE * whole_ms:
         return 1
-    widest = NARROWEST_STAIR
-    for cut in _PROBE_CUTS[1:-1]:
-        expected = (whole - half) * cut / _PROBE_CUTS[-1]
-        if whole - at(cut) > _FLAT * expected:
-            break
-        widest = 2 * cut
-    return widest
+    layers = [[(ms - table.floor_ms) / probe.copies for ms in table.layers[probe]] for probe in probes]
+    processes = [process for process in zip(*layers, strict=False) if process[0] > 0]
+    best = NARROWEST_STAIR
+    for width in _WIDER_STAIRS:
+        if _misfit(width, processes) < _CLEARLY_BETTER * _misfit(best, processes):
+            best = width
+    return best
+
+
+def _misfit(width: int, processes: Sequence[Sequence[float]]) -> float:
+    """Return the squares that are left when all probes lie on stairs of this width along a straight line.
+
+    A probe that is slower than the widest one has lost a fast way of the engine, and stands for the widest one.
+    """
+    steps = [-(-(_PROBE_WIDTH - cut) // width) for cut in _PROBE_CUTS]
+    left = 0.0
+    for layers_ms in processes:
+        parts = [min(ms / layers_ms[0], 1.0) for ms in layers_ms]
+        slope, start = linear_regression(steps, parts)
+        left += sum((part - start - slope * step) ** 2 for step, part in zip(steps, parts, strict=True))
+    return left
 
 
 def _width(channels: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,27 @@ def scanned(scan: Scan) -> LatencyTable:
 
 def test_the_width_of_the_stairs_is_found() -> None:
     assert tile_of(CONV, measured(empty(), list(tile_probes(CONV)))) == Tile(inputs=4, outputs=16)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_processes_that_differ_by_more_than_a_stair_do_not_hide_it(seed: int) -> None:
+    chance = random.Random(seed)
+    levels = [math.exp(chance.gauss(0, 0.03)) for _ in range(4)]
+    layers = {
+        probe: tuple(
+            FLOOR_MS + probe.copies * true_ms(probe) * level * math.exp(chance.gauss(0, 0.003)) for level in levels
+        )
+        for probe in tile_probes(CONV)
+    }
+    assert tile_of(CONV, empty().with_layers(layers)) == Tile(inputs=4, outputs=16)
+
+
+def test_a_probe_without_the_fast_way_of_the_engine_does_not_hide_the_stairs() -> None:
+    """Here channels that are no multiple of eight take a third longer."""
+    probes = tile_probes(CONV)
+    slow = {probe: 4 / 3 if probe.outputs % 8 else 1.0 for probe in probes}
+    layers = {probe: (FLOOR_MS + probe.copies * true_ms(probe) * slow[probe],) for probe in probes}
+    assert tile_of(CONV, empty().with_layers(layers)).outputs == 16
 
 
 def test_few_points_give_the_whole_surface() -> None:
