@@ -14,6 +14,7 @@ from edgeprune.bench.comparison import compare as compare_artifacts
 from edgeprune.bench.measure import THOROUGH, MeasureOptions
 from edgeprune.bench.measure import measure as measure_artifact
 from edgeprune.bench.target import Target, load_target
+from edgeprune.errors import UsageError
 from edgeprune.loop import run_job
 from edgeprune.network.data import Data, check_data, load_data
 from edgeprune.network.model import Model, Origin
@@ -39,7 +40,7 @@ def compress(  # noqa: PLR0913  # what people script against names everything it
     example_inputs: torch.Tensor | Sequence[torch.Tensor],
     *,
     data: Data | str,
-    target: Target | str,
+    target: Target | str | Sequence[Target | str],
     budget: Budget,
     out: str | Path,
     method: str = "taylor",
@@ -54,22 +55,24 @@ def compress(  # noqa: PLR0913  # what people script against names everything it
     """Find, train, export and prove the smaller network that meets the budget on the target; files go to `out`.
 
     With a method that trains, `shape_epochs` of the `epochs` go before the cut; half of them, if not given.
-    The model itself is untouched. `example_inputs` are those of one inference. Raises EdgepruneError; a budget
-    that cannot be met is the verdict "fail", with the best network found in `out`.
+    The model itself is untouched. `example_inputs` are those of one inference. Several targets must each meet the
+    budget. Raises EdgepruneError; one that cannot be met is the verdict "fail", with the best network found in `out`.
     """
     import torch
 
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
     source = model if isinstance(model, Model) else model_from_module(model)
+    first, *others = _boards(target, precision)
     job = Job(
         model=source,
         example_inputs=inputs,
         data=check_data(load_data(data) if isinstance(data, str) else data, source.module),
-        target=check_precision(load_target(target) if isinstance(target, str) else target, precision),
+        target=first,
         budget=budget,
         choices=Choices(method, controller, epochs, seed, shape_epochs=shape_epochs, precision=precision),
         out=Path(out),
         command=("edgeprune.compress",),
+        others=tuple(others),
     )
     return run_job(job, progress or Silent(), resume)
 
@@ -107,7 +110,7 @@ def shape(  # noqa: PLR0913  # as above
 
 def measure(artifact: str | Path, target: Target | str = "host", options: MeasureOptions = THOROUGH) -> Measurement:
     """Measure one artifact on a target; raises BuildError when it does not load, BoardError for the board."""
-    return measure_artifact(Path(artifact), load_target(target) if isinstance(target, str) else target, options)
+    return measure_artifact(Path(artifact), _loaded(target), options)
 
 
 def compare(
@@ -120,8 +123,7 @@ def compare(
 
     Raises BuildError when one does not load, BoardError for the board.
     """
-    board = load_target(target) if isinstance(target, str) else target
-    return compare_artifacts(Path(artifact_a), Path(artifact_b), board, options)
+    return compare_artifacts(Path(artifact_a), Path(artifact_b), _loaded(target), options)
 
 
 def gate(
@@ -146,6 +148,17 @@ def gate(
         store=None if store is None else Path(store),
     )
     return run_gate(request)
+
+
+def _boards(named: Target | str | Sequence[Target | str], precision: str | None) -> list[Target]:
+    targets = (named,) if isinstance(named, Target | str) else named
+    if not targets:
+        raise UsageError("No target is named; name at least one, such as 'host'.")
+    return [check_precision(_loaded(target), precision) for target in targets]
+
+
+def _loaded(target: Target | str) -> Target:
+    return load_target(target) if isinstance(target, str) else target
 
 
 def model_from_module(module: nn.Module) -> Model:

@@ -33,7 +33,7 @@ def run_demo(out: Path, progress: Progress) -> Result:
     source = Source(weights, ARCH, data=str(data))
     budget = Budget(latency_ms=Share(_LATENCY_PART))
     place = Place(run, resume=(run / "manifest.json").exists(), progress=progress)
-    return compress(source, "host", budget, Choices(epochs=_RECOVERY_EPOCHS, seed=_SEED), place)
+    return compress(source, ["host"], budget, Choices(epochs=_RECOVERY_EPOCHS, seed=_SEED), place)
 
 
 def write_digits(path: Path) -> None:

@@ -13,6 +13,7 @@ from edgeprune.run.conclusion import Findings, conclude
 from edgeprune.run.fastest import OuterSearch
 from edgeprune.run.finetune import finetune
 from edgeprune.run.joining import load_method
+from edgeprune.run.measured import measured_candidate, on_all
 from edgeprune.run.problem import original_trial, state_problem
 from edgeprune.run.shaping import split_epochs
 from edgeprune.run.trial import Searched, Trial, best_of, kept_score, key_of, objection
@@ -74,22 +75,22 @@ def try_out(
     index = len(bench.folder.trials("search")) + 1
     plan = method.plan(problem.structure, problem.scores, allocation)
     network, proof = bench.cut(plan)
-    built = bench.build(network, "candidate")
-    measurement, drift = bench.measure_candidate(built.artifact, problem.original.latency_ms)
-    outcome = bench.outcome(built, measurement, drift)
+    own, *others = found = measured_candidate(bench, network, problem.original)
+    outcome = on_all(found)
     trial = Trial(
         stage="search",
         index=index,
         allocation=dict(allocation),
         outcome=outcome,
-        drift=drift,
+        drift=own.drift,
         kept_score=kept_score(problem.scores, allocation),
         feasible=utilisation(outcome, problem.limits) <= 1,
         expected_ms=expected_ms,
         rejected=objection(outcome, problem, expected_ms),
         plan=plan.to_json(),
-        measurement=measurement_to_dict(measurement),
-        proofs=tuple(asdict(found) for found in (proof, *built.proofs)),
+        measurement=measurement_to_dict(own.measurement),
+        proofs=tuple(map(asdict, (proof, *own.proofs))),
+        elsewhere=tuple(other.to_json() for other in others),
     )
     bench.folder.append_trial(trial.to_json())
     bench.progress.say(trial.line(problem.limits))

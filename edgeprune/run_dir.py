@@ -33,6 +33,13 @@ class RunDir:
         other._remembered = [other.work, *self._remembered]
         return other
 
+    def on_target(self, name: str) -> RunDir:
+        """Return the same run with the working files and the finished steps of a further target."""
+        other = RunDir(self.path)
+        other.work = self.work / name
+        other._remembered = [other.work]
+        return other
+
     def file(self, name: str) -> Path:
         """Return the path of a file of the run."""
         return self.path / name

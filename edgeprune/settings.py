@@ -22,7 +22,11 @@ def default_map(path: Path, command_group: Any) -> Mapping[str, Mapping[str, Any
         if key not in known:
             raise UnknownNameError(f"key in {path.name}", key, known)
     return {
-        name: {parameter: settings[flag] for flag, parameter in options.items() if flag in settings}
+        name: {
+            parameter.name: _fitting(settings[flag], parameter)
+            for flag, parameter in options.items()
+            if flag in settings
+        }
         for name, options in flags.items()
     }
 
@@ -39,10 +43,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error}. Mend it or remove it.") from error
 
 
-def _flags(command: Any) -> dict[str, str]:
-    """Return the parameter name of each long flag, spelled without its dashes."""
+def _fitting(value: Any, parameter: Any) -> Any:
+    """Return one value where a command takes one, several where it takes several: of several, the first."""
+    if parameter.multiple:
+        return value if isinstance(value, list) else [value]
+    return value[0] if isinstance(value, list) and value else value
+
+
+def _flags(command: Any) -> dict[str, Any]:
+    """Return the parameter of each long flag, spelled without its dashes."""
     return {
-        flag.removeprefix("--"): parameter.name
+        flag.removeprefix("--"): parameter
         for parameter in command.params
         for flag in parameter.opts
         if flag.startswith("--")

@@ -20,9 +20,15 @@ def settings(tmp_path: Path, text: str) -> Path:
 
 def test_a_setting_reaches_every_command_that_has_the_flag(tmp_path: Path) -> None:
     found = default_map(settings(tmp_path, 'target = "host-litert"\nepochs = 7\n'), COMMANDS)
-    assert found["compress"] == {"target": "host-litert", "epochs": 7}
+    assert found["compress"] == {"target": ["host-litert"], "epochs": 7}
     assert found["bench"] == {"target": "host-litert"}
     assert found["report"] == {}
+
+
+def test_several_values_reach_the_commands_that_take_several_and_the_first_reaches_the_others(tmp_path: Path) -> None:
+    found = default_map(settings(tmp_path, 'target = ["host", "host-litert"]\n'), COMMANDS)
+    assert found["compress"] == {"target": ["host", "host-litert"]}
+    assert found["bench"] == {"target": "host"}
 
 
 def test_an_unknown_key_suggests_the_nearest(tmp_path: Path) -> None:

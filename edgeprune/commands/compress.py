@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,7 @@ from edgeprune.commands.flags import (
     Epochs,
     InputSize,
     Json,
-    Latency,
+    Latencies,
     Macs,
     MaxDrop,
     Mean,
@@ -31,7 +31,7 @@ from edgeprune.commands.flags import (
     ShapeEpochs,
     Size,
     Std,
-    TargetName,
+    TargetNames,
     TrustPickle,
 )
 from edgeprune.commands.source import Pictures, Source, load_source_data, load_source_model
@@ -42,7 +42,9 @@ from edgeprune.progress import Progress, Silent
 if TYPE_CHECKING:
     from edgeprune.run.job import Choices
     from edgeprune.verdict.budget import Budget
-    from edgeprune.verdict.result import Result
+    from edgeprune.verdict.result import FurtherTarget, Result
+
+_DEFAULT_TARGET = "host"
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ class Place:
 
 def command(
     model: ModelFile,
-    target: TargetName = "host",
+    target: TargetNames = None,
     data: DataSpec = None,
     arch: Arch = None,
-    latency: Latency = None,
+    latency: Latencies = None,
     size: Size = None,
     macs: Macs = None,
     memory: Memory = None,
@@ -78,26 +80,29 @@ def command(
     input_size: InputSize = None,
     as_json: Json = False,
 ) -> None:
-    """Cut, train and export a network until it meets the budget as measured on the target."""
+    """Cut, train and export a network until it meets the budget as measured on the target, or on all targets."""
     from edgeprune.run.job import Choices
 
-    budget = budget_from_text({"latency": latency, "size": size, "macs": macs, "memory": memory, "max-drop": max_drop})
+    latencies = latency or []
+    texts = {"latency": next(iter(latencies), None), "size": size, "macs": macs, "memory": memory, "max-drop": max_drop}
+    budget = budget_from_text(texts, latencies[1:])
     choices = Choices(method, controller, epochs, seed, shape_epochs=shape_epochs, precision=precision)
     source = Source(model, arch, trust_pickle, data, Pictures(mean, std, input_size, seed))
     place = Place(out, resume, follow(as_json))
-    result = compress(source, target, budget, choices, place)
+    result = compress(source, target or [_DEFAULT_TARGET], budget, choices, place)
     show(describe(result, out), as_json)
     raise typer.Exit(EXIT_CODES[result.verdict])
 
 
-def compress(source: Source, target: str, budget: Budget, choices: Choices, place: Place) -> Result:
+def compress(source: Source, targets: Sequence[str], budget: Budget, choices: Choices, place: Place) -> Result:
     """Carry out `edgeprune compress`; raises EdgepruneError."""
     from edgeprune.bench.link import check_usable
     from edgeprune.bench.target import load_target
 
     _check_names(choices)
-    board = load_target(target)
-    check_usable(board)
+    boards = [load_target(target) for target in targets]
+    for board in boards:
+        check_usable(board)
     if source.data is None:
         raise UsageError(
             "Say what to train and judge by: --data FILE.npz, --data FOLDER or --data package.module:factory."
@@ -105,18 +110,19 @@ def compress(source: Source, target: str, budget: Budget, choices: Choices, plac
 
     from edgeprune.loop import run_job
     from edgeprune.network.data import check_data, example_inputs
-    from edgeprune.run.job import Job
+    from edgeprune.run.job import Job, check_targets
     from edgeprune.run.precision import check_precision
 
-    board = check_precision(load_target(target), choices.precision)
+    first, *others = boards = [check_precision(board, choices.precision) for board in boards]
+    check_targets(boards, budget)
     model = load_source_model(source)
     data = check_data(load_source_data(source), model.module)
     command = ("edgeprune", *sys.argv[1:])
-    job = Job(model, example_inputs(data), data, board, budget, choices, place.out, command)
+    job = Job(model, example_inputs(data), data, first, budget, choices, place.out, command, tuple(others))
     return run_job(job, place.progress, place.resume)
 
 
-def budget_from_text(asked: Mapping[str, str | None]) -> Budget:
+def budget_from_text(asked: Mapping[str, str | None], other_latencies: Sequence[str] = ()) -> Budget:
     """Read the limits of the command line, by flag; raises UsageError when there is none to search for."""
     from edgeprune.verdict.budget import Budget, parse_drop, parse_latency, parse_macs, parse_memory, parse_size
 
@@ -132,24 +138,32 @@ def budget_from_text(asked: Mapping[str, str | None]) -> Budget:
         macs=parse_macs(given["macs"]) if "macs" in given else None,
         memory_bytes=parse_memory(given["memory"]) if "memory" in given else None,
         accuracy_drop=parse_drop(given["max-drop"]) if "max-drop" in given else None,
+        other_latencies_ms=tuple(map(parse_latency, other_latencies)),
     )
 
 
 def describe(result: Result, out: Path) -> Answer:
-    """Return what `compress` prints: the verdict, the table of costs, and where the files are."""
+    """Return what `compress` prints: the verdict, the table of costs on each target, and where the files are."""
     from edgeprune.verdict.result import result_to_dict
-    from edgeprune.verdict.tables import cost_rows
     from edgeprune.verdict.wording import headline
 
-    rows = [("", "original", "final", "change", "limit")]
-    rows += [(row.what, row.original, row.final, row.change, row.limit) for row in cost_rows(result)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    table = _costs(result, result.target if result.further else "")
+    for further in result.further:
+        table += ["", *_costs(further, further.target)]
     notes = [*(f"Missed: {sentence}" for sentence in result.violations), *(f"Note: {note}" for note in result.warnings)]
     return Answer(
         result_to_dict(result),
         "\n".join(["", headline(result), "", *table, "", *notes, f"Report: {out / 'report.html'}"]),
     )
+
+
+def _costs(ends: Result | FurtherTarget, title: str) -> list[str]:
+    from edgeprune.verdict.tables import cost_rows
+
+    rows = [(title, "original", "final", "change", "limit")]
+    rows += [(row.what, row.original, row.final, row.change, row.limit) for row in cost_rows(ends)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _check_names(choices: Choices) -> None:

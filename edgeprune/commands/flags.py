@@ -34,6 +34,15 @@ InputSize = Annotated[
 TargetName = Annotated[
     str, typer.Option("--target", envvar="EDGEPRUNE_TARGET", help="Where to measure; see: edgeprune list targets.")
 ]
+TargetNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        envvar="EDGEPRUNE_TARGET",
+        show_default="host",
+        help="Where to measure; see: edgeprune list targets. Several times: one network that meets the budget on each.",
+    ),
+]
 PrecisionName = Annotated[
     str | None,
     typer.Option(
@@ -41,6 +50,14 @@ PrecisionName = Annotated[
     ),
 ]
 Latency = Annotated[str | None, typer.Option(envvar="EDGEPRUNE_LATENCY", help="8ms, 500us, or 60% of the original.")]
+Latencies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--latency",
+        envvar="EDGEPRUNE_LATENCY",
+        help="8ms, 500us, or 60% of the original. Several times: one for each --target, in their order.",
+    ),
+]
 Size = Annotated[str | None, typer.Option(envvar="EDGEPRUNE_SIZE", help="4MB, 700KB, or 50% of the original.")]
 Macs = Annotated[str | None, typer.Option(envvar="EDGEPRUNE_MACS", help="60M, 1.2G, or 50% of the original.")]
 Memory = Annotated[

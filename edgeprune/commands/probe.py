@@ -59,8 +59,9 @@ def probe(source: Source, question: Question, out: Path | None, progress: Progre
     """Carry out `edgeprune probe`; raises EdgepruneError."""
     from edgeprune.bench.link import session
     from edgeprune.files import write_text
-    from edgeprune.run.probe_report import draw_probe, probe_to_dict, render_probe
+    from edgeprune.run.probe_report import probe_to_dict, render_probe
     from edgeprune.run.probing import probe_network
+    from edgeprune.verdict.probe_figure import probe_figure
 
     if out is not None and out.suffix != ".json":
         raise UsageError(f"What was measured, {out}, is JSON; name it {out.with_suffix('.json')}.")
@@ -70,7 +71,7 @@ def probe(source: Source, question: Question, out: Path | None, progress: Progre
     data = probe_to_dict(found)
     if out is not None:
         write_text(out, json.dumps(data, indent=1, allow_nan=False) + "\n")
-        write_text(out.with_suffix(".svg"), draw_probe(found))
+        write_text(out.with_suffix(".svg"), probe_figure(data))
     return Answer(data, render_probe(found))
 
 

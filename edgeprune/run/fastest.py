@@ -92,8 +92,9 @@ class OuterSearch:
         self._search(bench, self._method, problem)
         chosen = best_of(self._measured(), problem.limits).judged(problem.limits)
         if chosen.feasible:
-            stages = judged_as_built(bench, finetune(bench, self._method, problem, chosen)).stages
-            reached = 0.0 if stages.reached is None else stages.reached
+            tuned = finetune(bench, self._method, problem, chosen)
+            judged = (judged_as_built(one, tuned).stages.reached for one in (bench, *bench.others))
+            reached = min(0.0 if accuracy is None else accuracy for accuracy in judged)
             attempt = replace(
                 attempt,
                 trial=chosen.index,
@@ -107,14 +108,13 @@ class OuterSearch:
         return attempt
 
     def _bench_of(self, attempt: Attempt) -> Workbench:
-        job = self._bench.job
-        job = replace(job, budget=replace(job.budget, latency_ms=Share(attempt.part)))
+        job = _at(attempt, self._bench.job)
         job = job if attempt.whole else shortened(job, self._method)
         return self._bench.apart(f"attempt-{attempt.index}", job)
 
     def _problem_of(self, attempt: Attempt) -> Problem:
-        latency_ms = attempt.part * self._problem.original.latency_ms
-        return replace(self._problem, limits=replace(self._problem.limits, latency_ms=latency_ms))
+        budget = _at(attempt, self._bench.job).budget
+        return replace(self._problem, limits=budget.limits(self._problem.original))
 
     def _measured(self) -> list[Trial]:
         searched = (Trial.from_json(trial) for trial in self._bench.folder.trials("search"))
@@ -142,6 +142,11 @@ class OuterSearch:
             f"No faster network stayed within the accuracy drop: the one that lost least, at {mildest.part:.0%} of the "
             f"original's latency, lost {100 * (mildest.loss or 0.0):.2f} points."
         )
+
+
+def _at(attempt: Attempt, job: Job) -> Job:
+    """Return the job at the attempt's latency, which is the same part of the original's on every target."""
+    return replace(job, budget=replace(job.budget, latency_ms=Share(attempt.part)))
 
 
 def shortened(job: Job, method: Method) -> Job:

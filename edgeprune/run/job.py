@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,10 @@ class Choices:
 
 @dataclass(frozen=True)
 class Job:
-    """One compress run: the network, its data, the target, the budget, how, and where the files go."""
+    """One compress run: the network, its data, the target, the budget, how, and where the files go.
+
+    `others` are further targets, on each of which the one network that is looked for must meet the budget.
+    """
 
     model: Model
     example_inputs: tuple[torch.Tensor, ...]
@@ -72,6 +76,19 @@ class Job:
     choices: Choices
     out: Path
     command: tuple[str, ...]
+    others: tuple[Target, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a target that is named twice, and latencies that do not fit the targets; raises UsageError."""
+        check_targets((self.target, *self.others), self.budget)
+
+    def elsewhere(self) -> tuple[Job, ...]:
+        """Return the same job for each of the further targets alone."""
+        budgets = self.budget.on_others(len(self.others))
+        return tuple(
+            replace(self, target=target, budget=budget, others=())
+            for target, budget in zip(self.others, budgets, strict=True)
+        )
 
     def identity(self) -> dict[str, Any]:
         """Return what must not change between a run and its resumption."""
@@ -80,10 +97,10 @@ class Job:
             "arch": self.model.origin.arch,
             "data": self.data.name,
             "input shapes": [list(tensor.shape) for tensor in self.example_inputs],
-            "target": self.target.name,
+            "target": ", ".join(target.name for target in (self.target, *self.others)),
             "budget": asdict(self.budget),
             **asdict(self.choices),
-            "precision": self.target.precision,
+            "precision": ", ".join(target.precision for target in (self.target, *self.others)),
         }
 
     def facts(self) -> dict[str, Any]:
@@ -93,6 +110,15 @@ class Job:
             "versions": {"python": platform.python_version(), **_package_versions()},
             "machine": {"system": platform.system(), "architecture": platform.machine()},
         }
+
+
+def check_targets(targets: Sequence[Target], budget: Budget) -> None:
+    """Refuse a target that is named twice, and latencies that do not fit the targets; raises UsageError."""
+    names = [target.name for target in targets]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"Target {name} is named {names.count(name)} times; name every target once.")
+    budget.on_others(len(targets) - 1)
 
 
 def _package_versions() -> dict[str, str]:

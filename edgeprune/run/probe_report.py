@@ -1,11 +1,9 @@
-"""A probe as text, as plain data, and as a picture."""
+"""A probe as text and as plain data."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-
-from edgeprune.verdict.probe_figure import Point, probe_figure
 
 if TYPE_CHECKING:
     from edgeprune.run.probing import Probe, Variant
@@ -56,23 +54,6 @@ def render_probe(probe: Probe) -> str:
     about = f"Measured on {probe.target} ({probe.kind}), board {probe.fingerprint}, without any training."
     notes = [f"Note: {warning}" for warning in probe.warnings]
     return "\n".join([*head, *table, "", *floor, "", about, *notes])
-
-
-def draw_probe(probe: Probe) -> str:
-    """Return the .svg text of the reachable curve and of the floor."""
-    uniform = [variant for variant in probe.variants if variant.how in ("original", "uniform")]
-    planned = [variant for variant in probe.variants if variant.how != "uniform"]
-    curves = {"cut alike everywhere": _points(uniform), "cut as planned": _points(planned)}
-    parts = [(part.what, part.latency_ms) for part in probe.parts]
-    limit_ms = probe.verdict.limit_ms if probe.verdict else None
-    return probe_figure(curves, parts, limit_ms, f"{probe.target} ({probe.kind})")
-
-
-def _points(variants: list[Variant]) -> list[Point]:
-    return [
-        Point(variant.outcome.macs / 1e6, variant.latency_ms, variant.outcome.latency_interval_ms)
-        for variant in variants
-    ]
 
 
 def _row(variant: Variant, probe: Probe) -> tuple[str, str, str, str, str, str, str]:

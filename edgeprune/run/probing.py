@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 How = Literal["original", "uniform", "planned", "smallest"]
 
-_UNIFORM_PARTS = (0.75, 0.5, 0.25)
+_UNIFORM_PARTS = (0.8, 0.5, 0.25)
 _PLANNED_PARTS = (0.8, 0.6, 0.4)
 # No network is that fast: what is planned for it is the smallest that can be planned.
 _OUT_OF_REACH = 1e-3

@@ -14,6 +14,7 @@ from edgeprune.contracts import Context, Controller, Method, Problem, utilisatio
 from edgeprune.errors import StepError, UsageError
 from edgeprune.network.activations import activation_moments
 from edgeprune.network.structure import network_structure
+from edgeprune.run.measured import measured_original, on_all
 from edgeprune.run.profiling import profile_network
 from edgeprune.run.ranks import faster_ranks
 from edgeprune.run.trial import Trial
@@ -21,6 +22,7 @@ from edgeprune.run.trial import Trial
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgeprune.bench.layer_cost import LayerCosts
     from edgeprune.network.groups import Scores, Structure
     from edgeprune.run.workbench import Workbench
 
@@ -40,7 +42,7 @@ def state_problem(bench: Workbench, method: Method) -> Problem:
         scores=score_units(bench, method, structure),
         limits=job.budget.limits(original),
         original=original,
-        channel_multiple=job.target.channel_multiple,
+        channel_multiple=math.lcm(*(target.channel_multiple for target in (job.target, *job.others))),
         scores_are_losses=method.scores_are_losses,
         max_rounds=job.choices.max_rounds,
         # What a chain holds between its layers is in no moment.
@@ -52,8 +54,9 @@ def state_problem(bench: Workbench, method: Method) -> Problem:
 def _with_costs(bench: Workbench, problem: Problem) -> Problem:
     """Add the costs of the single layers where the controller or the method works with them and latency counts.
 
-    They come from the target's latency table, which is added to; a resumed run takes the same costs again. A layer
-    can be factorised only where its chain was measured to be faster; raises UsageError where none is.
+    They come from the latency table of each target, which is added to; a resumed run takes the same costs again. A
+    layer can be factorised only where its chain was measured to be faster on the first target; raises UsageError
+    where none is.
     """
     controller: type[Controller] = registry.load("controllers", bench.job.choices.controller)
     needed = controller.needs_costs or problem.structure.factorisations
@@ -61,14 +64,18 @@ def _with_costs(bench: Workbench, problem: Problem) -> Problem:
     if not needed or not limited:
         return problem
 
+    costs, *others = (_layer_costs(one, problem.structure) for one in (bench, *bench.others))
+    return faster_ranks(bench, replace(problem, costs=costs, other_costs=tuple(others)))
+
+
+def _layer_costs(bench: Workbench, structure: Structure) -> LayerCosts:
     def compute() -> dict[str, Any]:
         bench.progress.say(f"profiling the layers on {bench.job.target.name}")
         inputs, target = bench.job.example_inputs, bench.job.target
-        return asdict(profile_network(bench.original, inputs, target, None, bench.progress, problem.structure).costs)
+        return asdict(profile_network(bench.original, inputs, target, None, bench.progress, structure).costs)
 
     with bench.watch("measuring"):
-        costs = costs_from_dict(bench.folder.remember("layer-costs", compute))
-    return faster_ranks(bench, replace(problem, costs=costs))
+        return costs_from_dict(bench.folder.remember("layer-costs", compute))
 
 
 def original_trial(bench: Workbench) -> Trial:
@@ -76,9 +83,8 @@ def original_trial(bench: Workbench) -> Trial:
     finished = bench.folder.trials("original")
     if finished:
         return Trial.from_json(finished[0])
-    built = bench.built_original
-    measurement = bench.measure_original()
-    outcome = bench.outcome(built, measurement)
+    own, *others = found = measured_original(bench)
+    outcome = on_all(found)
     trial = Trial(
         stage="original",
         index=0,
@@ -88,7 +94,8 @@ def original_trial(bench: Workbench) -> Trial:
         kept_score=1.0,
         feasible=utilisation(outcome, bench.job.budget.limits(outcome)) <= 1,
         plan="",
-        measurement=measurement_to_dict(measurement),
+        measurement=measurement_to_dict(own.measurement),
+        elsewhere=tuple(other.to_json() for other in others),
     )
     bench.folder.append_trial(trial.to_json())
     return trial

@@ -20,7 +20,8 @@ class Trial:
     `outcome` is what the controller is told: its latency is the measured median divided by `drift`, which is how
     much slower the original, measured beside it, was than at the start (1 where it was not measured beside it).
     `kept_score` is the kept part of all importance. `expected_ms` is what the controller predicted, None where it does
-    not predict; `rejected` says why the network is not what was looked for, "" where it may be.
+    not predict; `rejected` says why the network is not what was looked for, "" where it may be. `elsewhere` holds for
+    each further target its `target`, `drift`, `measurement` and `proofs`.
     """
 
     stage: str
@@ -35,6 +36,7 @@ class Trial:
     proofs: tuple[Mapping[str, Any], ...] = ()
     expected_ms: float | None = None
     rejected: str = ""
+    elsewhere: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the trial as plain JSON types."""
@@ -43,7 +45,8 @@ class Trial:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Trial:
         """Read a trial back."""
-        return cls(**{**data, "outcome": _outcome(data["outcome"]), "proofs": tuple(data["proofs"])})
+        tuples = {name: tuple(data.get(name, ())) for name in ("proofs", "elsewhere")}
+        return cls(**{**data, "outcome": _outcome(data["outcome"]), **tuples})
 
     @property
     def key(self) -> frozenset[tuple[str, int]]:
@@ -59,8 +62,12 @@ class Trial:
         outcome = self.outcome
         low, high = outcome.latency_interval_ms
         used = f"{utilisation(outcome, limits):.1%} of the budget" if self.stage == "search" else "the original"
+        elsewhere = "".join(
+            f"{other.latency_ms:.3g} ms on {found['target']}, "
+            for other, found in zip(outcome.others, self.elsewhere, strict=True)
+        )
         return (
-            f"round {self.index}: {outcome.latency_ms:.3g} ms [{low:.3g}, {high:.3g}], "
+            f"round {self.index}: {outcome.latency_ms:.3g} ms [{low:.3g}, {high:.3g}], {elsewhere}"
             f"{outcome.macs / 1e6:.1f} M MACs, {outcome.size_bytes / 1e6:.2f} MB: {used}"
             + (f"; rejected: {self.rejected}" if self.rejected else "")
         )

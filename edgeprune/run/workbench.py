@@ -37,7 +37,7 @@ _CALIBRATION_SAMPLES = 32
 
 
 class Workbench:
-    """Cuts, builds, measures and judges networks for one job."""
+    """Cuts, builds, measures and judges networks for one job; `others` are the benches of its further targets."""
 
     def __init__(self, job: Job, folder: RunDir, watch: Stopwatch, progress: Progress) -> None:
         """Hold the parts; nothing runs yet."""
@@ -45,12 +45,16 @@ class Workbench:
         self.original: nn.Module = job.model.module
         # NOTE: one for all rounds, because an engine may keep a converter warm.
         self._runtime: Runtime = registry.load("runtimes", job.target.runtime)()
+        self.others: tuple[Workbench, ...] = tuple(
+            Workbench(other, folder.on_target(other.target.name), watch, progress) for other in job.elsewhere()
+        )
 
     def apart(self, name: str, job: Job) -> Workbench:
         """Return a bench for another job of this run, with working files of its own and the same measured original."""
         _ = self.built_original  # built once, for all of them
         other = copy.copy(self)
         other.job, other.folder = job, self.folder.apart(name)
+        other.others = tuple(bench.apart(name, own) for bench, own in zip(self.others, job.elsewhere(), strict=True))
         return other
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from edgeprune.contracts import Limits, Outcome
@@ -37,6 +37,8 @@ class Budget:
 
     `memory_bytes` limits what the network adds to the process on the target at its peak.
     `accuracy_drop` is relative to the original's accuracy (0.01 is one percent of it), or Points.
+    `other_latencies_ms` are the limits on the further targets of a run, in their order; where there are none,
+    `latency_ms` holds on each target. All other limits hold on each.
     """
 
     latency_ms: float | Share | None = None
@@ -44,11 +46,16 @@ class Budget:
     macs: float | Share | None = None
     memory_bytes: float | Share | None = None
     accuracy_drop: float | Points | None = None
+    other_latencies_ms: tuple[float | Share, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse limits that nothing can meet or that limit nothing; raises UsageError."""
         for name in ("latency_ms", "size_bytes", "macs", "memory_bytes"):
             _check_limit(name, getattr(self, name))
+        for latency in self.other_latencies_ms:
+            _check_limit("latency_ms", latency)
+        if self.other_latencies_ms and self.latency_ms is None:
+            raise UsageError("The budget limits the latency on further targets only; set its latency_ms too.")
         drop = self.accuracy_drop.value / 100 if isinstance(self.accuracy_drop, Points) else self.accuracy_drop
         if drop is not None and not 0 <= drop < 1:
             raise UsageError(f"The accuracy drop {self.accuracy_drop} is not between 0 and 100 %.")
@@ -58,19 +65,31 @@ class Budget:
         """Whether the latency is to be as low as the accuracy allows, instead of below a limit."""
         return self.accuracy_drop is not None and self.latency_ms is None
 
+    def on_others(self, count: int) -> tuple[Budget, ...]:
+        """Return what holds on each of so many further targets alone; raises UsageError for another number of them."""
+        latencies = self.other_latencies_ms or (self.latency_ms,) * count
+        if len(latencies) != count:
+            raise UsageError(
+                f"The budget has {1 + len(latencies)} latencies for {1 + count} targets; give one for all, or one each."
+            )
+        return tuple(replace(self, latency_ms=latency, other_latencies_ms=()) for latency in latencies)
+
     def limits(self, original: Outcome) -> Limits:
-        """Return the absolute limits, given what the original costs."""
+        """Return the absolute limits, given what the original costs on every target of the run."""
+        others = self.on_others(len(original.others)) if original.others else ()
         return Limits(
             latency_ms=_resolve(self.latency_ms, original.latency_ms),
             size_bytes=_resolve(self.size_bytes, original.size_bytes),
             macs=_resolve(self.macs, original.macs),
             memory_bytes=_resolve(self.memory_bytes, original.memory_bytes),
+            others=tuple(other.limits(outcome) for other, outcome in zip(others, original.others, strict=True)),
         )
 
     def as_text(self) -> dict[str, str]:
         """Return the limits that are set, by flag, the way they are written on the command line."""
+        latencies = (self.latency_ms, *self.other_latencies_ms)
         texts = {
-            "latency": _limit_text(self.latency_ms, "ms"),
+            "latency": ", ".join(_limit_text(latency, "ms") for latency in latencies),
             "size": _limit_text(self.size_bytes, "B"),
             "macs": _limit_text(self.macs, ""),
             "memory": _limit_text(self.memory_bytes, "B"),

@@ -11,6 +11,7 @@ from edgeprune.verdict import tables, wording
 from edgeprune.verdict.figures import accuracy_stages, latency_distributions, outside_part, rounds_over_macs
 from edgeprune.verdict.history import History, Round, read_history
 from edgeprune.verdict.pages import render
+from edgeprune.verdict.probe_figure import read_first_look
 from edgeprune.verdict.result import Costs, Result, read_result
 from edgeprune.verdict.spectra import spectra
 
@@ -40,7 +41,9 @@ def _view(run_dir: Path, result: Result, history: History) -> dict[str, Any]:
         "name": wording.model_name(result),
         "kind": wording.KINDS[result.kind],
         "rows": tables.cost_rows(result),
+        "further": [(one, wording.KINDS[one.kind], tables.cost_rows(one)) for one in result.further],
         **_distributions(result, history),
+        "first_look": read_first_look(run_dir / "probe.json", result.budget.latency_ms),
         "history": history,
         "rounds_figure": _rounds_figure(result, history),
         "stages": stages,

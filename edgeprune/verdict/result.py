@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeprune.contracts import Limits
 from edgeprune.errors import UsageError
 from edgeprune.files import write_text
 
@@ -171,11 +170,25 @@ class SlowerCut:
 
 
 @dataclass(frozen=True)
+class FurtherTarget:
+    """Both networks on a further target of the run, the limits there, and the file that it loads."""
+
+    target: str
+    kind: Literal["real", "icount", "emulated"]
+    runtime: str
+    budget: AskedBudget
+    original: Costs
+    final: Costs
+    artifact: str
+
+
+@dataclass(frozen=True)
 class Result:
     """All of `result.json`; `kind` is how the target measures: "real", "icount" or "emulated".
 
     `allocation` holds the kept units of each group, `group_sizes` the units it had; `search_ended` says in a few words
-    why no further round was measured, "" where the controller does not say.
+    why no further round was measured, "" where the controller does not say. `further` are the targets besides the
+    first; the verdict is on all of them.
     """
 
     verdict: Verdict
@@ -204,35 +217,8 @@ class Result:
     slower_cuts: tuple[SlowerCut, ...] = ()
     warnings: tuple[str, ...] = ()
     search_ended: str = ""
+    further: tuple[FurtherTarget, ...] = ()
     schema: int = SCHEMA
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The verdict, one sentence per violation, and one sentence per limit that could not be decided."""
-
-    verdict: Verdict
-    violations: tuple[str, ...]
-    doubts: tuple[str, ...]
-
-
-def decide(limits: Limits, accuracy_floor: float | None, final: Costs) -> Decision:
-    """Compare a finished network with its limits.
-
-    A latency limit is on the median. A median above it fails; a median within it passes only when the whole
-    interval is within it too, otherwise the measurement is too coarse for this limit: inconclusive.
-    An accuracy limit on a network that was never evaluated is inconclusive too.
-    """
-    violations = [
-        *_latency_violations(limits.latency_ms, final),
-        *_count_violations("size", "bytes", limits.size_bytes, final.size_bytes),
-        *_count_violations("work", "multiply-accumulates", limits.macs, final.macs),
-        *_count_violations("memory of the network at its peak", "bytes", limits.memory_bytes, final.memory_bytes),
-        *_accuracy_violations(accuracy_floor, final.accuracy),
-    ]
-    doubts = [*_latency_doubts(limits.latency_ms, final), *_accuracy_doubts(accuracy_floor, final.accuracy)]
-    verdict: Verdict = "fail" if violations else "inconclusive" if doubts else "pass"
-    return Decision(verdict, tuple(violations), tuple(doubts))
 
 
 def result_to_dict(result: Result) -> dict[str, Any]:
@@ -287,7 +273,10 @@ def _refuse_constant(name: str) -> float:
 
 
 def _check(result: Result, path: Path) -> None:
-    for label, costs in (("original", result.original), ("final", result.final)):
+    ends = [("original", result.original), ("final", result.final)]
+    for one in result.further:
+        ends += [(f"original {one.target}", one.original), (f"final {one.target}", one.final)]
+    for label, costs in ends:
         low, high = costs.latency_interval_ms
         if not 0 <= low <= costs.latency_p50_ms <= high < math.inf:
             median = costs.latency_p50_ms
@@ -298,40 +287,3 @@ def _check(result: Result, path: Path) -> None:
         size = result.group_sizes.get(group)
         if size is None or not 0 <= kept <= size:
             raise UsageError(f"{path}: group {group!r} keeps {kept} of {size} units. {_REMEDY}")
-
-
-def _latency_violations(limit_ms: float | None, final: Costs) -> list[str]:
-    median = final.latency_p50_ms
-    if limit_ms is None or median <= limit_ms:
-        return []
-    over = median / limit_ms - 1
-    return [f"The median latency is {median:.4g} ms, {over:.1%} above the limit of {limit_ms:.4g} ms."]
-
-
-def _latency_doubts(limit_ms: float | None, final: Costs) -> list[str]:
-    median, high = final.latency_p50_ms, final.latency_interval_ms[1]
-    if limit_ms is None or not median <= limit_ms < high:
-        return []
-    return [
-        f"The median latency {median:.4g} ms is within the limit of {limit_ms:.4g} ms, but its interval reaches "
-        f"{high:.4g} ms: measure longer or on a quieter machine, or ask for a lower latency in the search."
-    ]
-
-
-def _count_violations(what: str, unit: str, limit: float | None, value: int | None) -> list[str]:
-    if limit is None or value is None or value <= limit:
-        return []
-    return [f"The {what} is {value:,} {unit}, {value / limit - 1:.1%} above the limit of {limit:,.0f}."]
-
-
-def _accuracy_violations(floor: float | None, accuracy: float | None) -> list[str]:
-    if floor is None or accuracy is None or accuracy >= floor:
-        return []
-    points = (floor - accuracy) * 100
-    return [f"The accuracy is {accuracy:.2%}, {points:.2f} points below the floor of {floor:.2%}."]
-
-
-def _accuracy_doubts(floor: float | None, accuracy: float | None) -> list[str]:
-    if floor is None or accuracy is not None:
-        return []
-    return [f"The accuracy floor of {floor:.2%} was not checked, because no accuracy was measured: give --data."]

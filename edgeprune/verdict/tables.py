@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from edgeprune.errors import UsageError
 from edgeprune.files import sha256_of
-from edgeprune.verdict.result import Costs, LayerTime, Result
+from edgeprune.verdict.result import Costs, FurtherTarget, LayerTime, Result
 from edgeprune.verdict.wording import change, in_bytes, in_count, in_ms, in_percent, points, significant, without_home
 
 _MOST_LAYERS = 16
@@ -61,9 +61,9 @@ class File:
     sha256: str
 
 
-def cost_rows(result: Result) -> tuple[Row, ...]:
-    """Return what the network costs before and after beside what was asked."""
-    before, after, budget = result.original, result.final, result.budget
+def cost_rows(ends: Result | FurtherTarget) -> tuple[Row, ...]:
+    """Return what the network costs before and after on one target beside what was asked."""
+    before, after, budget = ends.original, ends.final, ends.budget
     return (
         Row(
             "Latency, median",
@@ -78,15 +78,15 @@ def cost_rows(result: Result) -> tuple[Row, ...]:
         _count_row("MACs", in_count, before.macs, after.macs, budget.macs),
         _count_row("Parameters", in_count, before.parameters, after.parameters, None),
         *_memory_rows(before, after, budget.memory_bytes),
-        _accuracy_row(result),
+        _accuracy_row(ends),
     )
 
 
-def accuracy_floor(result: Result) -> float | None:
+def accuracy_floor(ends: Result | FurtherTarget) -> float | None:
     """Return the lowest accuracy (0 to 1) that the budget admitted, or None."""
-    if result.budget.accuracy_drop is None or result.original.accuracy is None:
+    if ends.budget.accuracy_drop is None or ends.original.accuracy is None:
         return None
-    return result.original.accuracy - result.budget.accuracy_drop
+    return ends.original.accuracy - ends.budget.accuracy_drop
 
 
 def stages(result: Result) -> tuple[tuple[str, float], ...]:
@@ -189,8 +189,8 @@ def _memory_rows(before: Costs, after: Costs, limit: float | None) -> list[Row]:
     return rows
 
 
-def _accuracy_row(result: Result) -> Row:
-    before, after, floor = result.original.accuracy, result.final.accuracy, accuracy_floor(result)
+def _accuracy_row(ends: Result | FurtherTarget) -> Row:
+    before, after, floor = ends.original.accuracy, ends.final.accuracy, accuracy_floor(ends)
     row = Row("Accuracy", in_percent(before), in_percent(after), points(before, after))
     if floor is None:
         return row

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePath
 
-from edgeprune.verdict.result import Costs, Result
+from edgeprune.verdict.result import Costs, FurtherTarget, Result
 
 _HOME = re.compile(r"/(?:home|Users)/[^/\s'\"]+|(?<![\w.-])/root\b|[A-Za-z]:\\Users\\[^\\\s'\"]+")
 _MINUS = "\N{MINUS SIGN}"
@@ -91,10 +91,19 @@ def model_name(result: Result) -> str:
 
 
 def headline(result: Result) -> str:
-    """Return the outcome as one sentence."""
-    name, final = model_name(result), result.final
-    speed = f"{name} runs in {in_ms(final.latency_p50_ms)} on {result.target}{_faster(result.original, final)}"
-    return f"{speed}{_against_limit(result)}{_accuracy_part(result)}."
+    """Return the outcome in one sentence, and in a short one for each further target."""
+    further = "".join(f" On {one.target} it takes {_speed(one)}." for one in result.further)
+    return f"{_own_headline(result)}{further}"
+
+
+def _own_headline(result: Result) -> str:
+    final = result.final
+    speed = f"{in_ms(final.latency_p50_ms)} on {result.target}{_faster(result.original, final)}"
+    return f"{model_name(result)} runs in {speed}{_against_limit(result)}{_accuracy_part(result)}."
+
+
+def _speed(ends: FurtherTarget) -> str:
+    return f"{in_ms(ends.final.latency_p50_ms)}{_faster(ends.original, ends.final)}{_against_limit(ends)}"
 
 
 def _faster(original: Costs, final: Costs) -> str:
@@ -104,8 +113,8 @@ def _faster(original: Costs, final: Costs) -> str:
     return f", {abs(part):.0%} {'less' if part > 0 else 'more'} time than before".replace("%", " %")
 
 
-def _against_limit(result: Result) -> str:
-    limit, final = result.budget.latency_ms, result.final
+def _against_limit(ends: Result | FurtherTarget) -> str:
+    limit, final = ends.budget.latency_ms, ends.final
     if limit is None:
         return ""
     if final.latency_p50_ms > limit:

@@ -136,6 +136,16 @@ def test_a_budget_in_words_reads_back(latency, macs, drop):
     assert type(parse_drop(texts["max-drop"])) is type(drop)
 
 
+def test_every_target_has_its_own_original_and_may_have_its_own_latency():
+    slower = replace(_ORIGINAL, latency_ms=100.0, size_bytes=2_000_000)
+    both = replace(_ORIGINAL, others=(slower,))
+    (other,) = Budget(latency_ms=Share(0.5), size_bytes=Share(0.5)).limits(both).others
+    assert (other.latency_ms, other.size_bytes) == (50.0, 1e6)
+    (other,) = Budget(latency_ms=Share(0.5), other_latencies_ms=(8.0,)).limits(both).others
+    assert other.latency_ms == 8.0
+    assert Budget(latency_ms=Share(0.5), other_latencies_ms=(8.0,)).as_text() == {"latency": "50%, 8ms"}
+
+
 def test_absolute_limits_pass_through():
     limits = Budget(latency_ms=8.0).limits(_ORIGINAL)
     assert (limits.latency_ms, limits.size_bytes, limits.macs) == (8.0, None, None)

@@ -6,7 +6,8 @@ import pytest
 
 from edgeprune.contracts import Limits
 from edgeprune.errors import StorageError, UsageError
-from edgeprune.verdict.result import AskedBudget, decide, read_result, result_to_dict, write_result
+from edgeprune.verdict.decision import Decision, decide, joined
+from edgeprune.verdict.result import AskedBudget, read_result, result_to_dict, write_result
 
 
 def final_of(result, **changes):
@@ -157,3 +158,13 @@ class TestDecide:
         decision = decide(Limits(latency_ms=1.8, macs=1.0), None, result.final)
         assert decision.verdict == "fail"
         assert len(decision.doubts) == 1
+
+
+def test_one_target_that_fails_or_is_unsure_decides_for_all():
+    passed, failed = Decision("pass", (), ()), Decision("fail", ("Too slow.",), ())
+    unsure = Decision("inconclusive", (), ("Too noisy.",))
+    assert joined({"one": passed, "two": passed}) == passed
+    assert joined({"one": failed}) == failed
+    assert joined({"one": passed, "two": unsure}) == Decision("inconclusive", (), ("On two: Too noisy.",))
+    both = Decision("fail", ("On one: Too slow.",), ("On two: Too noisy.",))
+    assert joined({"one": failed, "two": unsure}) == both
