@@ -2,10 +2,10 @@
 
 `python -m benchmarks.joint [--networks resnet20 ...] [--targets ...] [--methods ...] [--latency 0.7] [--epochs 2]`
 needs EDGEPRUNE_DATA. Every cell is a whole `compress` run in the folder --out, and is not repeated when it is finished;
-results/joint.md holds all finished cells with what became of every layer. The recovery is short: epochs of 2,000
-pictures, judged by 1,000 others; without an epoch there is none. What a run left is judged by 5,000 pictures of the
-test set besides. VGG-16, for which there are no weights here, is trained on 1,297 handwritten digits first, recovers
-on them, and is judged by 500 others.
+results/joint.md holds all finished cells with what became of every layer, each as the code of its day found it; remove
+its folder to repeat it. The recovery is short: epochs of 2,000 pictures, judged by 1,000 others; without an epoch there
+is none. What a run left is judged by 5,000 pictures of the test set besides. VGG-16, for which there are no weights
+here, is trained on 1,297 handwritten digits first, recovers on them, and is judged by 500 others.
 """
 
 from __future__ import annotations
