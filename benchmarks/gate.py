@@ -6,7 +6,8 @@ decides by the code of `edgeprune gate`, in virtual time. The same samples, and 
 session, are also given to the usual rules: the mean against a fixed threshold, and Mann-Whitney alone.
 
 `python -m benchmarks.gate host` asks for the same decision on this machine, about two networks that are equal and two
-of which one has a layer 10 % wider. Results are appended to results/gate*.jsonl, so that a stopped run goes on;
+of which one has a layer 10 % wider; on a machine that others use too, raise its priority with chrt. `... shared` asks
+while another program has the same core. Results are appended to results/gate*.jsonl, so that a stopped run goes on;
 `report` writes results/gate.md.
 """
 
@@ -16,12 +17,14 @@ import json
 import math
 import os
 import random
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +59,8 @@ _QUICK = MeasureOptions(blocks=3, block_runs=10, block_s=0.0, warmup_runs=5, war
 # the table does without it.
 _BETWEEN_SESSIONS = 0.02
 _STORED_PROCESSES = 6
+_SHARED = ", on a shared core"
+_FEWEST_PAIRS = 6
 _SLOWER_PER_C = 0.002
 _USUAL_RULES = ("mean > 5 %", "mean > 10 %", "Mann-Whitney, p < 0.05")
 
@@ -81,21 +86,20 @@ def simulate(requests: int = 1000, seconds: float = 600.0) -> None:
 @app.command()
 def host(repetitions: int = 20, seconds: float = 600.0) -> None:
     """Ask for the same decision on this machine, about real files."""
-    path = _RESULTS / "gate_host.jsonl"
-    done = {(row["effect"], row["number"]) for row in _rows(path)}
-    end = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as folder:
-        files = {name: _real_network(Path(folder), width) for name, width in (("baseline", 160), ("wider", 176))}
-        for number in range(repetitions):
-            for effect in ("equal", "wider"):
-                if (effect, number) in done:
-                    continue
-                if time.monotonic() > end:
-                    return
-                candidate = files["baseline" if effect == "equal" else "wider"]
-                row = _judged(files["baseline"], candidate, load_target("host"), _QUICK)
-                row |= {"effect": effect, "number": number, "load": round(os.getloadavg()[0], 1)}
-                append_line(path, json.dumps(row))
+    _ask_here("", repetitions, seconds, Effort())
+
+
+@app.command()
+def shared(repetitions: int = 5, seconds: float = 600.0) -> None:
+    """Ask again while another program computes on the same core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            _ask_here(_SHARED, repetitions, seconds, Effort(pairs=_FEWEST_PAIRS))
+        finally:
+            other.kill()
+            os.sched_setaffinity(0, cores)
 
 
 @app.command()
@@ -104,6 +108,23 @@ def report(out: Annotated[Path, typer.Option()] = _RESULTS / "gate.md") -> None:
     rows, measured = _rows(_RESULTS / "gate.jsonl"), _rows(_RESULTS / "gate_host.jsonl")
     text = ["# How often a gate errs", "", *_simulated_table(rows), *_host_table(measured)]
     write_text(out, "\n".join(text) + "\n")
+
+
+def _ask_here(beside: str, repetitions: int, seconds: float, effort: Effort) -> None:
+    """Judge equal networks and one with a wider layer, so often, or as often as the time admits."""
+    path = _RESULTS / "gate_host.jsonl"
+    done = {(row["effect"], row["number"]) for row in _rows(path)}
+    end = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: _real_network(Path(folder), width) for name, width in (("equal", 160), ("wider", 176))}
+        for number, name in product(range(repetitions), files):
+            if (name + beside, number) in done:
+                continue
+            if time.monotonic() > end:
+                return
+            row = _judged(files["equal"], files[name], load_target("host"), effort)
+            row |= {"effect": name + beside, "number": number, "load": round(os.getloadavg()[0], 1)}
+            append_line(path, json.dumps(row))
 
 
 def _pull_request(folder: Path, effect: float, number: int) -> dict[str, Any]:
@@ -152,10 +173,10 @@ def _process(board: EmulatedBoard, network: NetworkTime, clock: VirtualClock, se
     return ProcessRun(opened["open_ms"], opened["first_ms"], (), tuple(blocks), peak)
 
 
-def _judged(base: Path, candidate: Path, target: Target, options: MeasureOptions) -> dict[str, Any]:
+def _judged(base: Path, candidate: Path, target: Target, effort: Effort) -> dict[str, Any]:
     """Return the verdict of the gate about two files, how many pairs it took, and what it found."""
     evidence = Evidence(_record(candidate, target), _record(base, target))
-    return _verdict(measure_until_clear(evidence, [_LIMIT], target, Effort(measure=options)))
+    return _verdict(measure_until_clear(evidence, [_LIMIT], target, effort))
 
 
 def _verdict(seen: Evidence) -> dict[str, Any]:
@@ -163,7 +184,7 @@ def _verdict(seen: Evidence) -> dict[str, Any]:
     (check,) = judge_limits([_LIMIT], estimates.known, estimates.unknown, is_last=True)
     found = estimates.known["latency_regression"]
     numbers = [round(value, 5) for value in (found.value, found.low, found.high)]
-    return {"verdict": check.outcome, "pairs": len(seen.runs), "found": numbers}
+    return {"verdict": check.outcome, "pairs": len(seen.runs), "found": numbers, "busy": bool(found.doubt)}
 
 
 def _alarms(first: Any, second: Any) -> list[str]:
@@ -286,19 +307,23 @@ def _host_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         return []
     lines = [
         "The same decision on a real machine (x86-64, ONNX Runtime, one thread), about real files: six convolutions of "
-        "160 channels, and the same with the third 10 % wider.",
+        "160 channels, and the same with the third 10 % wider, which is 4 % more work. Other programs ran beside it, "
+        "at a lower priority (`chrt --fifo 1 python -m benchmarks.gate host`). On a shared core, another program "
+        "computed on the same core all the time, with the same priority; the gate notices and says that it cannot "
+        "know.",
         "",
-        "| candidate | repetitions | pass | fail | inconclusive | median slow-down found | pairs, mean | load |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| candidate | repetitions | pass | fail | inconclusive | of these, busy | median found | pairs, mean | load |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for effect in ("equal", "wider"):
+    for effect in dict.fromkeys(row["effect"] for row in rows):
         found = [row for row in rows if row["effect"] == effect]
         counts = [sum(row["verdict"] == verdict for row in found) for verdict in ("pass", "fail", "inconclusive")]
-        slow = np.median([row["found"][0] for row in found]) if found else math.nan
-        loads = [row["load"] for row in found] or [math.nan]
-        pairs = np.mean([row["pairs"] for row in found]) if found else math.nan
+        slow = np.median([row["found"][0] for row in found])
+        loads = [row["load"] for row in found]
+        pairs = np.mean([row["pairs"] for row in found])
         lines.append(
-            f"| {effect} | {len(found)} | {counts[0]} | {counts[1]} | {counts[2]} | {100 * slow:+.1f} % | {pairs:.1f} "
+            f"| {effect} | {len(found)} | {counts[0]} | {counts[1]} | {counts[2]} "
+            f"| {sum(row['busy'] for row in found)} | {100 * slow:+.1f} % | {pairs:.1f} "
             f"| {min(loads):.0f} to {max(loads):.0f} |"
         )
     return lines
