@@ -73,7 +73,7 @@ def test_the_budget_is_met_by_what_was_exported(finished: tuple[Path, dict[str, 
     out, _ = finished
     result = read_result(out / "result.json")
     assert result.verdict == "pass"
-    assert 0.8 * result.budget.macs <= result.final.macs <= result.budget.macs  # type: ignore[operator]
+    assert 0.75 * result.budget.macs <= result.final.macs <= result.budget.macs  # type: ignore[operator]
     exported = torch.export.load(out / "model.pt2").module()
     assert sum(parameter.numel() for parameter in exported.parameters()) == result.final.parameters
 
