@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.errors import ModelError
+from edgeprune.files import write_text
 
 if TYPE_CHECKING:
     import onnx
@@ -87,6 +89,22 @@ class LayerWork:
     def layer(self) -> str:
         """The layer of the network that the operator belongs to: `conv1` of `conv1/Relu:2`."""
         return self.name.partition("/")[0].partition(":")[0]
+
+
+def works_of_file(path: Path) -> tuple[LayerWork, ...]:
+    """Return the works of an ONNX file, or those that `write_works` wrote as `.json`; raises ModelError."""
+    if path.suffix != ".json":
+        return works_of_onnx(path)
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(LayerWork(**{**row, "reads": tuple(row["reads"])}) for row in rows)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path.name} holds no works: {error!r}.") from error
+
+
+def write_works(works: Sequence[LayerWork], path: Path) -> None:
+    """Write works as they are, for an emulated board that is asked about a network that nobody has exported."""
+    write_text(path, json.dumps([asdict(work) for work in works]))
 
 
 def works_of_onnx(path: Path) -> tuple[LayerWork, ...]:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 from edgeprune.bench import agent
 from edgeprune.bench.emulated_board import EmulatedBoard, NetworkTime, board_from_settings, emulate
 from edgeprune.bench.emulated_process import EmulatedProcess, VirtualClock
-from edgeprune.bench.work import works_of_onnx
+from edgeprune.bench.work import works_of_file
 from edgeprune.contracts import Transport
 from edgeprune.errors import BoardError, LinkLostError, ModelError, UsageError
 from edgeprune.files import sha256_of
@@ -114,7 +114,7 @@ class Emulated(Transport):
     def _time(self, artifact: Path, board: EmulatedBoard) -> NetworkTime:
         digest = sha256_of(artifact)
         if digest not in self._known:
-            self._known[digest] = emulate(works_of_onnx(artifact), board)
+            self._known[digest] = emulate(works_of_file(artifact), board)
         return self._known[digest]
 
 
