@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from edgeprune import registry
+from edgeprune.bench.target import load_target
 from edgeprune.network.batches import FirstBatches
 from edgeprune.network.data import load_data
 from edgeprune.network.training import Guides, RecoverySettings, recover
@@ -146,7 +147,8 @@ def test_attempts_are_judged_at_the_precision_that_is_built(files: JobFiles, tmp
 def test_a_short_recovery_is_a_tenth_of_the_steps(files: JobFiles, epochs: int, short: tuple[int, int]) -> None:
     model = registry.load("methods", "magnitude")()
     data = replace(load_data(str(files.data)), train=[None] * 10)
-    whole = Job(None, (), data, None, Budget(accuracy_drop=0.01), Choices(epochs=epochs), Path(), ())  # type: ignore[arg-type]
+    target, budget = load_target("emulated-raspberry-pi-5-onnxruntime"), Budget(accuracy_drop=0.01)
+    whole = Job(None, (), data, target, budget, Choices(epochs=epochs), Path(), ())  # type: ignore[arg-type]
     job = shortened(whole, model)
     assert isinstance(job.data.train, FirstBatches)
     assert (job.choices.epochs, len(job.data.train)) == short
