@@ -1,14 +1,15 @@
 """The most important units that fit: an exact integer program over measured layers, corrected by every candidate.
 
-Layers are predicted from the target's latency table, and the whole network from its layers through a fixed overhead
-and one scale a kind of layer. Every candidate is measured as a whole; the correction is fitted again, and the
-program solved again, until the upper end of the measured interval lies within 3 % under the limit.
+Layers are predicted from the target's latency table, and the whole network from its layers, the time around them and a
+fixed overhead. Every candidate is measured as a whole; the beliefs about each layer and each of its widths are corrected
+by it, and the program solved again, until the upper end of the measured interval lies within 3 % under the limit.
 
 Maying Shen, Hongxu Yin, Pavlo Molchanov, Lei Mao, Jianna Liu, Jose M. Alvarez: "Structural Pruning via
 Latency-Saliency Knapsack", NeurIPS 2022, https://arxiv.org/abs/2110.10811 (a knapsack over a latency table).
 
 Deviations: the cost of a layer depends on both its counts at once and not on the other side left whole; whole networks
-are measured and correct the table; the program is solved by HiGHS, with limits on several resources together.
+are measured and correct the table; the program is solved by HiGHS, with limits on several resources together; scores
+that are no losses are multiplied over the layers and not added up.
 """
 
 from __future__ import annotations
