@@ -1,7 +1,7 @@
 """The most important units that fit: an exact integer program over measured layers, corrected by every candidate.
 
 Layers are predicted from the target's latency table, and the whole network from its layers, the time around them and a
-fixed overhead. Every candidate is measured as a whole; the beliefs about each layer and each of its widths are corrected
+fixed overhead. Every candidate is measured as a whole; the beliefs about each layer and its widths are corrected
 by it, and the program solved again, until the upper end of the measured interval lies within 3 % under the limit.
 
 Maying Shen, Hongxu Yin, Pavlo Molchanov, Lei Mao, Jianna Liu, Jose M. Alvarez: "Structural Pruning via
