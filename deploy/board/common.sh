@@ -20,6 +20,11 @@ say() {
     echo "== $*"
 }
 
+# board_model: what the board calls itself, or nothing.
+board_model() {
+    tr -d '\0' </sys/firmware/devicetree/base/model 2>/dev/null || true
+}
+
 # check_board: the system that every step below needs.
 check_board() {
     [[ "$(id -u)" == 0 ]] || die "needs root, for packages and permissions. Run it with sudo."
@@ -104,6 +109,21 @@ undo() { # USER
     rm -rf "$(user_home "$1")/.local/share/edgeprune/venv"
     if [[ -d /run/systemd/system ]]; then systemctl daemon-reload; fi
     if getent group "$group" >/dev/null; then groupdel "$group"; fi
+}
+
+# begin [--undo] [USER]: checks the board and says in `user` who logs in for benchmarks; with --undo it ends the script.
+begin() {
+    local is_undone=false
+    if [[ "${1:-}" == --undo ]]; then
+        is_undone=true
+        shift
+    fi
+    check_board
+    user="${1:-${SUDO_USER:-root}}"
+    if $is_undone; then
+        undo "$user"
+        exit
+    fi
 }
 
 # finish USER FAMILY

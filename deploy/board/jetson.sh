@@ -19,19 +19,14 @@ case "$release" in
 "") die "there is no /etc/nv_tegra_release: this is no Jetson, or not NVIDIA's system." ;;
 *) die "release R$release of the drivers is not known here. Known: R35 (JetPack 5), R36 (6), R38 and R39 (7)." ;;
 esac
-model="$(tr -d '\0' </sys/firmware/devicetree/base/model 2>/dev/null || true)"
+model="$(board_model)"
 case "$model" in
 *"AGX Orin"*) family=jetson-agx-orin ;;
 *Xavier*) family=jetson-xavier-nx ;;
 *) family=jetson-orin-nano ;;
 esac
 
-check_board
-if [[ "${1:-}" == --undo ]]; then
-    undo "${2:-${SUDO_USER:-root}}"
-    exit
-fi
-user="${1:-${SUDO_USER:-root}}"
+begin "$@"
 say "$model, JetPack $jetpack"
 if ! python3 -c 'import tensorrt' 2>/dev/null; then
     say "installing TensorRT"

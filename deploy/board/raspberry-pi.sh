@@ -9,7 +9,7 @@
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "$(readlink -f "$0")")/common.sh"
 
-model="$(tr -d '\0' </sys/firmware/devicetree/base/model 2>/dev/null || true)"
+model="$(board_model)"
 case "$model" in
 "Raspberry Pi 5"* | "Raspberry Pi Compute Module 5"*) family=raspberry-pi-5 ;;
 "Raspberry Pi 4"* | "Raspberry Pi Compute Module 4"*) family=raspberry-pi-4 ;;
@@ -17,12 +17,7 @@ case "$model" in
 *) die "this board calls itself '$model', which is no Raspberry Pi with 64-bit cores." ;;
 esac
 
-check_board
-if [[ "${1:-}" == --undo ]]; then
-    undo "${2:-${SUDO_USER:-root}}"
-    exit
-fi
-user="${1:-${SUDO_USER:-root}}"
+begin "$@"
 make_venv "$user" "" 'ai-edge-litert>=2.0' 'onnxruntime>=1.14' numpy
 say "permissions"
 add_to_group "$user" video # video may ask the firmware (vcgencmd) about throttling
