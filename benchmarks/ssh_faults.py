@@ -39,7 +39,7 @@ from benchmarks.ssh_stage import (
 )
 
 _RESULTS = Path(__file__).with_name("results") / "ssh_faults.json"
-_FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
 def sshd_restarted(scene: Scene) -> Outcome:
@@ -189,7 +189,7 @@ def clock_jumped(scene: Scene) -> Outcome:
     offset.write_text("+0\n")
     scene.board.stop()
     scene.board.environment.update(
-        LD_PRELOAD=_FAKETIME, FAKETIME_TIMESTAMP_FILE=str(offset), FAKETIME_NO_CACHE="1", DONT_FAKE_MONOTONIC="1"
+        LD_PRELOAD=FAKETIME, FAKETIME_TIMESTAMP_FILE=str(offset), FAKETIME_NO_CACHE="1", DONT_FAKE_MONOTONIC="1"
     )
     scene.board.start()
     future = scene.begin_and_wait()
@@ -237,7 +237,7 @@ FAULTS = (
         "A workstation killed, its end on the board stopped with the lock in its hand; another client comes",
         "finished",
     ),
-    Fault(clock_jumped, "The board's clock set back by a day, then forward by two", "finished", needs=_FAKETIME),
+    Fault(clock_jumped, "The board's clock set back by a day, then forward by two", "finished", needs=FAKETIME),
 )
 
 

@@ -15,11 +15,14 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.transports._ssh_board_files import RefusedError, Store, refusal_of
 from edgeprune.transports._ssh_board_lock import Lock
 from edgeprune.transports._ssh_board_processes import Child, kill_marked, now_s, started_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BEATS_A_LEASE = 5
 LOCK_POLL_S = 0.1
@@ -134,12 +137,15 @@ class Keeper:
         self.beat()
 
     def beat(self) -> None:
-        """Give a sign of life to the workstation, and to those who wait for the lock, where one is due."""
-        now = now_s()
-        if now - self.beat_s >= self.lease_s / BEATS_A_LEASE:
-            self.beat_s = now
-            self.lock.beat()
-            self.say("beat")
+        """Give a sign of life where one is due."""
+        if now_s() - self.beat_s >= self.lease_s / BEATS_A_LEASE:
+            self.show_life()
+
+    def show_life(self) -> None:
+        """Give a sign of life to the workstation, and to those who wait for the lock."""
+        self.beat_s = now_s()
+        self.lock.beat()
+        self.say("beat")
 
     # ---------------------------------------------------------------- what the workstation asks
 
@@ -171,22 +177,31 @@ class Keeper:
 
     def answer(self, request: dict[str, Any]) -> None:
         """Carry out one request."""
-        if request["do"] == "have":
-            self.guarded(self.store.have, request)
-        elif request["do"] == "take":
-            self.coming, self.missing = request, request["bytes"]
-            self.guarded(self.store.receive, request)
-        elif request["do"] == "clean":
-            self.guarded(self.store.clean)
-        elif request["do"] == "run":
-            self.guarded(self.start, request)
-        elif request["do"] == "kill":
-            self.end_child()
-            self.say("killed")
-        elif request["do"] == "lock":
-            self.lock_until_s = now_s() + request["wait_s"]
-        elif request["do"] == "unlock":
-            self.lock.release()
+        acts: dict[str, Callable[[], None]] = {
+            "beat": self.show_life,  # also where the clock here goes so slowly that no sign of life is due
+            "have": lambda: self.guarded(self.store.have, request),
+            "take": lambda: self.take(request),
+            "clean": lambda: self.guarded(self.store.clean),
+            "run": lambda: self.guarded(self.start, request),
+            "kill": self.kill,
+            "lock": lambda: self.want_lock(request["wait_s"]),
+            "unlock": self.lock.release,
+        }
+        acts[request["do"]]()
+
+    def take(self, request: dict[str, Any]) -> None:
+        """Get ready for the bytes of a file."""
+        self.coming, self.missing = request, request["bytes"]
+        self.guarded(self.store.receive, request)
+
+    def kill(self) -> None:
+        """End what runs."""
+        self.end_child()
+        self.say("killed")
+
+    def want_lock(self, wait_s: float) -> None:
+        """Wait for the board's lock from now on."""
+        self.lock_until_s = now_s() + wait_s
 
     def start(self, request: dict[str, Any]) -> None:
         """Run Python."""

@@ -63,7 +63,8 @@ class Session:
         self._closing = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
         try:
-            self._write(program)
+            with contextlib.suppress(LinkLostError):  # ssh has ended already: what is read next says why
+                self._write(program)
             self.facts = self._greeting()
         except BaseException:
             self.close()

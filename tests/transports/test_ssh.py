@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ssh_faults import FAKETIME
 from edgeprune import registry
-from edgeprune.errors import BoardError
+from edgeprune.errors import BoardError, LinkLostError
 from edgeprune.transports._ssh_command import parse_address
+from edgeprune.transports._ssh_session import Session
 from tests.waiting import until
 
 Ssh = registry.load("transports", "ssh")
@@ -161,6 +163,29 @@ def test_a_process_that_does_not_listen_is_killed(ssh, board, monkeypatch):
     with pytest.raises(BoardError, match=r"was killed by signal 9 after its 1 s"):
         list(ssh.stream(["-c", code], 1.0))
     assert not board.processes("time.sleep(600)")
+
+
+def test_why_there_is_no_connection_is_said_also_where_ssh_ends_before_it_is_written_to(monkeypatch):
+    write = Session._write
+
+    def late(session, data):
+        session._process.wait()
+        write(session, data)
+
+    monkeypatch.setattr(Session, "_write", late)
+    with pytest.raises(LinkLostError, match=r"127\.0\.0\.1:1 cannot be reached: connect to host 127\.0\.0\.1 port 1"):
+        Ssh("ssh://nobody@127.0.0.1:1").clean()
+
+
+@pytest.mark.skipif(not Path(FAKETIME).exists(), reason="libfaketime is not installed (Debian: libfaketime)")
+def test_a_board_whose_clock_goes_slowly_is_waited_for(board, tmp_path, monkeypatch):
+    monkeypatch.setattr(Ssh, "lease_s", 1.5)
+    slow = tmp_path / "python"
+    slow.write_text(f"#!/bin/sh\nLD_PRELOAD={FAKETIME} FAKETIME='+0 x0.05' exec {sys.executable} \"$@\"\n")
+    slow.chmod(0o755)
+    transport = Ssh(board.url, str(slow))
+    assert run(transport, "import time; time.sleep(3); print('awake')") == ["awake"]
+    transport.close()
 
 
 def test_the_process_ends_with_the_connection(board):
