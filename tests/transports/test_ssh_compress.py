@@ -7,11 +7,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.short_measurements import measuring_like
 from edgeprune import registry
-from edgeprune.bench import measure
 from edgeprune.bench.measure import MeasureOptions
 from edgeprune.cli import build_app
-from edgeprune.run import ends, workbench
 from tests.jobs import write_job_files
 
 pytestmark = pytest.mark.slow
@@ -41,18 +40,16 @@ def run(*arguments):
 
 def test_a_network_is_compressed_on_the_board_and_nothing_is_sent_twice(board, sent, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    short = [(workbench, "QUICK"), (workbench, "THOROUGH"), (ends, "THOROUGH"), (measure, "THOROUGH")]
-    for module, name in short:
-        monkeypatch.setattr(module, name, SHORT)
     run("targets", "add", "lab", "--like", "linux-x86_64", "--address", board.url)
     files = write_job_files(tmp_path)
     limits = ("--target", "lab", "--macs", "50%", "--epochs", "0")
-    result = run(*files.arguments(tmp_path / "run", *limits))
-    assert (result["target"], result["kind"]) == ("lab", "real")
-    assert result["final"]["macs"] <= result["original"]["macs"] / 2
-    artifacts = [tmp_path / "run" / name for name in ("model.onnx", "work/original/model.onnx")]
-    assert sum(sent) > sum(path.stat().st_size for path in artifacts)
-    sent.clear()
-    measured = run("bench", *artifacts, "--target", "lab")
+    with measuring_like(SHORT):
+        result = run(*files.arguments(tmp_path / "run", *limits))
+        assert (result["target"], result["kind"]) == ("lab", "real")
+        assert result["final"]["macs"] <= result["original"]["macs"] / 2
+        artifacts = [tmp_path / "run" / name for name in ("model.onnx", "work/original/model.onnx")]
+        assert sum(sent) > sum(path.stat().st_size for path in artifacts)
+        sent.clear()
+        measured = run("bench", *artifacts, "--target", "lab")
     assert [entry["size_bytes"] for entry in measured] == [path.stat().st_size for path in artifacts]
     assert sent == []
