@@ -19,11 +19,15 @@ _LEAST_OUTSIDE_DOUBT = 0.02  # of the original
 
 @dataclass(frozen=True)
 class Cell:
-    """One place in the table of one layer: which options its nodes have, and what it takes alone, by kind."""
+    """One place in the table of one layer: which options its nodes have, and what it takes alone, by kind.
+
+    A sum that lies between two options has a part of the cells of both.
+    """
 
     table: int
     options: tuple[int, ...]
     amounts: Mapping[str, float]
+    part: float = 1.0
 
     @property
     def key(self) -> tuple[int, tuple[int, ...]]:
@@ -45,7 +49,7 @@ class Seen:
         totals = dict(self.constants)
         for cell in self.cells:
             for kind, amount in cell.amounts.items():
-                totals[kind] = totals.get(kind, 0.0) + amount
+                totals[kind] = totals.get(kind, 0.0) + cell.part * amount
         return totals
 
 
@@ -83,7 +87,7 @@ class Correction:
 
     def _cell(self, cell: Cell) -> float:
         plain = sum(self._scale(cell.table, kind) * amount for kind, amount in cell.amounts.items())
-        return plain + self.cells.get(cell.key, 0.0)
+        return cell.part * (plain + self.cells.get(cell.key, 0.0))
 
     def _scale(self, place: int, kind: str) -> float:
         return self.scales[kind] + self.layers.get(place, 0.0) * self.expected[kind]
@@ -164,13 +168,15 @@ def _row(
 ) -> Floats:
     """Return how a network depends on everything that is in doubt, in standard deviations of it."""
     parts = one.parts()
-    by_table = {cell.table: beliefs.alone(cell) for cell in one.cells}
-    own = {cell.key for cell in one.cells}
+    by_table: dict[int, float] = {}
+    for cell in one.cells:
+        by_table[cell.table] = by_table.get(cell.table, 0.0) + cell.part * beliefs.alone(cell)
+    own = {cell.key: cell.part for cell in one.cells}
     return np.array(
         [
             beliefs.fixed_doubt,
             *(beliefs.doubts[kind] * parts.get(kind, 0.0) for kind in beliefs.scales),
             *(_LAYER_DOUBT * by_table.get(table, 0.0) for table in tables),
-            *(_CELL_DOUBT * alone if key in own else 0.0 for key, alone in cells.items()),
+            *(_CELL_DOUBT * alone * own.get(key, 0.0) for key, alone in cells.items()),
         ]
     )

@@ -100,9 +100,9 @@ def _spread(counts: Sequence[int], most: int) -> list[int]:
     return [counts[round(place * (len(counts) - 1) / (most - 1))] for place in range(most)]
 
 
-def levels(least: float, total: int, tile: int) -> tuple[int, ...]:
-    """Return the channels that a sum is rounded up to: whole stairs, at most so many of them."""
+def levels(least: float, total: int, tile: int) -> tuple[tuple[int, ...], bool]:
+    """Return the numbers of channels that a sum may have as options, and whether stairs lie between them."""
     step = max(tile, -(-total // MOST_OPTIONS))
     step = -(-step // tile) * tile
     first = max(int(-(-least // step)) * step, step)
-    return tuple(sorted({*range(first, total, step), total}))
+    return tuple(sorted({*range(first, total, step), total})), step > tile

@@ -3,7 +3,9 @@
 A layer's cost depends on the channels that it reads and on those that it writes. Each side is a *node* with a few
 options: a group, or the sum of several groups after a concatenation. Two nodes that a layer joins get pair variables,
 which the options of both nodes fix (a transportation polytope, so that the relaxation is tight). A sum is rounded up
-to its next option: its cost is never too low.
+to its next option, so that its cost is never too low, or lies between two of them where its stairs are too many.
+
+What is minimised is what is lost: a proof to within 1 % of all value would allow to lose several times too much.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-_GAP = 1e-3
+_GAP = 0.01  # of what is lost: how much more than a solution loses than the best one might
+_GAP_TO_RELAXED = 0.03  # likewise, of a solution near that of the relaxed program
 _TIME_LIMIT_S = 30.0
+_CHOSEN = 1e-6
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Node:
     """Something with options, one of which is chosen: its numbers, ascending, and what each is worth.
 
     `parts` is set where the numbers are channels of a sum: by node, the channels that each of its options adds; `rest`
-    are the channels of the sum that belong to no node.
+    are the channels of the sum that belong to no node. With `between` a sum need not have one of its options: it costs
+    what lies between theirs.
     """
 
     name: str
@@ -34,6 +39,7 @@ class Node:
     values: tuple[float, ...] = ()
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     rest: float = 0.0
+    between: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,31 +76,31 @@ class Limit:
 
 @dataclass(frozen=True)
 class Solution:
-    """The chosen count of each node that is no sum; `proven` says that nothing better exists by more than the gap."""
+    """The chosen count of each node that is no sum, and what is lost in thousandths of all value."""
 
     counts: Mapping[str, int]
-    value: float
-    proven: bool
+    lost: float
 
 
 def solve(nodes: Sequence[Node], costs: Sequence[Cost], limits: Mapping[str, Limit]) -> Solution | None:
-    """Return the most valuable choice within the limits, or None where there is none."""
-    from scipy.optimize import Bounds, milp
+    """Return the choice within the limits that loses least, or None where there is none.
 
-    program = _Program(nodes, merged(costs))
-    found = milp(
-        -program.objective(),
-        integrality=program.integrality(),
-        bounds=Bounds(0, program.most()),
-        constraints=[*program.choices(), *program.sums(), *program.pairs(), *program.limits(limits)],
-        options={"mip_rel_gap": _GAP, "time_limit": _TIME_LIMIT_S},
-    )
-    if found.x is None:
+    Most programs are solved among the options next to those of the relaxed program, whose value is the proof; where
+    that is not near enough, among all options.
+    """
+    program = _Program(nodes, merged(costs), limits)
+    relaxed = program.minimised(program.most(), np.zeros(program.width))
+    if relaxed is None:
         return None
-    counts = {
-        node.name: node.counts[int(np.argmax(found.x[program.columns[node.name]]))] for node in nodes if not node.parts
-    }
-    return Solution(counts, -float(found.fun), found.status == 0)
+    near = program.minimised(program.near(relaxed), program.integrality())
+    if near is not None and program.lost(near) <= (1 + _GAP_TO_RELAXED) * program.lost(relaxed):
+        return program.solution(near)
+    found = [
+        program.solution(one)
+        for one in (near, program.minimised(program.most(), program.integrality()))
+        if one is not None
+    ]
+    return min(found, key=lambda one: one.lost, default=None)
 
 
 def merged(costs: Sequence[Cost]) -> list[Cost]:
@@ -122,15 +128,15 @@ def combined(
 class _Program:
     """Numbers the variables: one for each option of a node, one for each pair of options of joined nodes."""
 
-    def __init__(self, nodes: Sequence[Node], costs: Sequence[Cost]) -> None:
+    def __init__(self, nodes: Sequence[Node], costs: Sequence[Cost], limits: Mapping[str, Limit]) -> None:
         self._nodes = {node.name: node for node in nodes}
         self._costs = costs
+        self._limits = limits
         self.columns: dict[str, slice] = {}
         self.pair_columns: dict[tuple[str, ...], slice] = {}
         self.width = 0
         for node in nodes:
             self.columns[node.name] = self._take(len(node.counts))
-        self._choices = self.width
         for cost in costs:
             if len(cost.nodes) == 2:
                 left, right = (len(self._nodes[name].counts) for name in cost.nodes)
@@ -140,18 +146,57 @@ class _Program:
         self.width += count
         return slice(self.width - count, self.width)
 
-    def objective(self) -> Floats:
-        """The value of each variable; the total of all nodes at their best is scaled to 1000."""
+    def minimised(self, most: Floats, integrality: Floats) -> Floats | None:
+        """Return the variables that lose least, each at most so large, or None where there is no choice."""
+        from scipy.optimize import Bounds, milp
+
+        found = milp(
+            self._losses(),
+            integrality=integrality,
+            bounds=Bounds(0, most),
+            constraints=[*self._choices(), *self._sums(), *self._pairs(), *self._within()],
+            options={"mip_rel_gap": _GAP, "time_limit": _TIME_LIMIT_S},
+        )
+        variables: Floats | None = found.x
+        return variables
+
+    def lost(self, variables: Floats) -> float:
+        """Return what is lost of a value of 1000."""
+        return float(self._losses() @ variables)
+
+    def solution(self, variables: Floats) -> Solution:
+        """Return the options that variables choose."""
+        own = [node for node in self._nodes.values() if not node.parts]
+        counts = {node.name: node.counts[int(np.argmax(variables[self.columns[node.name]]))] for node in own}
+        return Solution(counts, self.lost(variables))
+
+    def _losses(self) -> Floats:
+        """What each option loses of the best one of its node; all nodes at their best are worth 1000."""
         row = np.zeros(self.width)
         best = sum(max(node.values) for node in self._nodes.values() if node.values)
         for name, node in self._nodes.items():
             if node.values:
-                row[self.columns[name]] = np.asarray(node.values) * (1000.0 / best if best > 0 else 1.0)
+                row[self.columns[name]] = (max(node.values) - np.asarray(node.values)) * (
+                    1000.0 / best if best > 0 else 1.0
+                )
         return row
 
-    def integrality(self) -> npt.NDArray[np.int64]:
-        """Options are taken or not; pairs follow."""
-        return (np.arange(self.width) < self._choices).astype(np.int64)
+    def integrality(self) -> Floats:
+        """Options are taken or not, but for those of sums that lie between two; pairs follow."""
+        row = np.zeros(self.width)
+        for name, columns in self.columns.items():
+            row[columns] = 0.0 if self._nodes[name].between else 1.0
+        return row
+
+    def near(self, variables: Floats) -> Floats:
+        """Return the most that each variable can be where only the chosen options, and those beside them, are left."""
+        kept = {name: _with_neighbours(variables[columns] > _CHOSEN) for name, columns in self.columns.items()}
+        row = self.most()
+        for name, columns in self.columns.items():
+            row[columns] *= kept[name]
+        for names, columns in self.pair_columns.items():
+            row[columns] *= np.outer(kept[names[0]], kept[names[1]]).reshape(-1)
+        return row
 
     def most(self) -> Floats:
         """0 for what cannot be chosen, else 1."""
@@ -163,14 +208,14 @@ class _Program:
     def _place(self, cost: Cost) -> slice:
         return self.pair_columns[cost.key] if len(cost.nodes) == 2 else self.columns[cost.nodes[0]]
 
-    def choices(self) -> list[Any]:
+    def _choices(self) -> list[Any]:
         """One option of each node."""
         rows = _Rows(self.width)
         for columns in self.columns.values():
             rows.add(_range(columns), np.ones(columns.stop - columns.start), 1.0, 1.0)
         return rows.constraints()
 
-    def sums(self) -> list[Any]:
+    def _sums(self) -> list[Any]:
         """The option of a sum holds at least the channels of its parts."""
         rows = _Rows(self.width)
         for name, node in self._nodes.items():
@@ -186,7 +231,7 @@ class _Program:
                 )
         return rows.constraints()
 
-    def pairs(self) -> list[Any]:
+    def _pairs(self) -> list[Any]:
         """The pairs with an option add up to that option; behind a gate, to that option while the gate is open."""
         rows = _Rows(self.width)
         for names, columns in self.pair_columns.items():
@@ -207,10 +252,10 @@ class _Program:
         grid = _range(self.pair_columns[names]).reshape(sizes)
         return grid[-1] if names[0] == gate else grid[:, -1]
 
-    def limits(self, limits: Mapping[str, Limit]) -> list[Any]:
+    def _within(self) -> list[Any]:
         """All that is chosen stays within each limit; each row is scaled to a limit of 100."""
         rows = _Rows(self.width)
-        for resource, limit in limits.items():
+        for resource, limit in self._limits.items():
             room = limit.most - limit.fixed
             scale = 100.0 / abs(room) if room else 1.0
             columns, weights = [], []
@@ -246,6 +291,13 @@ class _Rows:
         weights = np.concatenate([row[1] for row in self._rows])
         matrix = csr_array((weights, columns, starts), shape=(len(self._rows), self._width))
         return [LinearConstraint(matrix, [row[2] for row in self._rows], [row[3] for row in self._rows])]
+
+
+def _with_neighbours(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    found = chosen.copy()
+    found[1:] |= chosen[:-1]
+    found[:-1] |= chosen[1:]
+    return found
 
 
 def _range(columns: slice) -> npt.NDArray[np.int64]:

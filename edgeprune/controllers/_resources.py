@@ -7,11 +7,13 @@ between layers follows, and "moment:N" for the activations that must be in memor
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,15 +83,16 @@ class Resources:
     def cells(self, demand: Demand, allocation: Allocation) -> tuple[Cell, ...]:
         """Return the cells that an allocation chooses, rounded up to options, with what they take of one resource."""
         kept = {**self._sizes, **allocation}
-        chosen = {node.name: self._option(node, kept) for node in self._nodes.values()}
+        chosen = {node.name: self._chosen(node, kept) for node in self._nodes.values()}
         names = self._names(demand)
         found = []
         for place, cost in enumerate(self.costs):
-            options = tuple(chosen[name] for name in cost.nodes)
-            is_open = not cost.gate or chosen[cost.gate] == len(self._nodes[cost.gate].counts) - 1
-            amounts = {name: float(cost.amounts[name][options]) for name in names if name in cost.amounts}
-            if is_open and amounts:
-                found.append(Cell(place, options, amounts))
+            amounts = {name: cost.amounts[name] for name in names if name in cost.amounts}
+            if not amounts or (cost.gate and len(self._nodes[cost.gate].counts) - 1 not in chosen[cost.gate]):
+                continue
+            for options in product(*(chosen[name] for name in cost.nodes)):
+                part = math.prod(chosen[name][option] for name, option in zip(cost.nodes, options, strict=True))
+                found.append(Cell(place, options, {name: float(own[options]) for name, own in amounts.items()}, part))
         return tuple(found)
 
     def constants(self, demand: Demand, allocation: Allocation) -> dict[str, float]:
@@ -127,15 +130,19 @@ class Resources:
             return sorted({_AROUND, *(name for name in kinds if name.startswith(_ms_name(demand.target, "")))})
         return {"size": ["bytes"], "memory": ["bytes"]}.get(demand.resource, ["macs"])
 
-    def _option(self, node: Node, kept: Mapping[str, int]) -> int:
-        """Return the place of the first option of a node that is not below what is kept."""
+    def _chosen(self, node: Node, kept: Mapping[str, int]) -> dict[int, float]:
+        """Return the place of the first option that is not below what is kept, or the parts of the two around it."""
         if not node.parts:
             count = float(kept[node.name])
         else:
             count = node.rest + sum(
                 channels[-1] * kept[part] / self._sizes[part] for part, channels in node.parts.items()
             )
-        return min(bisect_left(node.counts, count - 1e-9), len(node.counts) - 1)
+        place = min(bisect_left(node.counts, count - 1e-9), len(node.counts) - 1)
+        if not node.between or place == 0:
+            return {place: 1.0}
+        above = (count - node.counts[place - 1]) / (node.counts[place] - node.counts[place - 1])
+        return {option: part for option, part in ((place - 1, 1 - above), (place, above)) if part > 0}
 
     def smallest(self) -> dict[str, int]:
         """Return the allocation with the least of everything."""
@@ -223,8 +230,8 @@ class Resources:
             rest = sum(channels for part, channels in parts if part is None)
             least = rest + sum(channels[0] for channels in by_option.values())
             widths = (tile.inputs for tile in tiles(self._problem, layer))
-            counts = levels(least, _total(parts), max(widths, default=1))
-            self._nodes[name] = Node(name, counts, parts=by_option, rest=rest)
+            counts, between = levels(least, _total(parts), max(widths, default=1))
+            self._nodes[name] = Node(name, counts, parts=by_option, rest=rest, between=between)
         return name
 
 
