@@ -52,13 +52,12 @@ def run_gate(request: GateRequest) -> GateResult:
     Raises UsageError for what cannot be read or compared, BuildError and BoardError like `bench.measure`.
     """
     limits = read_limits(request.limits)
-    records = [record for path in request.results for record in read_records(path, request.target, request.model)]
+    records = [record for path in request.results for record in _records(path, request)]
     if not records:
         raise UsageError("Name at least one result to judge: a run folder, a result.json or an artifact.")
     # Everything that can be refused is, before anything is measured.
     asked = [(record, limits.applying(record.model, record.target)) for record in records]
     for record, applying in asked:
-        _check_target(request, record)
         _check_baseline_given(request, record, applying)
     judge = _Judge(request, replace(request.effort, pairs=limits.pairs), limits)
     return GateResult(tuple(judge.judge(record, applying) for record, applying in asked), str(request.limits))
@@ -171,12 +170,19 @@ class _Judge:
         return detectable(evidence, len(evidence.runs)) if len(evidence.runs) > 1 else None
 
 
-def _check_target(request: GateRequest, record: Record) -> None:
-    if request.target is not None and (asked := load_target(request.target).name) != record.target:
-        raise UsageError(
-            f"{record.source} is a result of target {record.target}, and --target says {asked}. Leave --target out, "
-            "or give the artifact alone to have it measured there."
-        )
+def _records(path: Path, request: GateRequest) -> tuple[Record, ...]:
+    """Return what a path holds of the target that was asked for, or of all; raises UsageError where it holds none."""
+    records = read_records(path, request.target, request.model)
+    if request.target is None:
+        return records
+    asked = load_target(request.target).name
+    if found := tuple(record for record in records if record.target == asked):
+        return found
+    known = " and ".join(dict.fromkeys(record.target for record in records))
+    raise UsageError(
+        f"{records[0].source} is a result of target {known}, and --target says {asked}. Leave --target out, or give "
+        "the artifact alone to have it measured there."
+    )
 
 
 def _check_baseline_given(request: GateRequest, record: Record, limits: Sequence[Limit]) -> None:

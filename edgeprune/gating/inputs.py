@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgeprune.bench.measurement import Measurement
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.run_dir import RunDir
 from edgeprune.verdict.record import Record, checked_measurement
-from edgeprune.verdict.result import LayerTime, Result, read_result
+from edgeprune.verdict.result import Costs, LayerTime, read_result
 from edgeprune.verdict.wording import model_name
 
 _GIVE = "Give a run folder, a result.json, a file of edgeprune bench --out, or an artifact with --target."
@@ -25,7 +26,7 @@ def read_records(path: Path, target: str | None, model: str | None) -> tuple[Rec
     if path.is_dir():
         if not (path / "result.json").is_file():
             raise UsageError(f"{path} holds no result.json: the run is not finished. {_GIVE}")
-        records: tuple[Record, ...] = (_from_run(path / "result.json"),)
+        records: tuple[Record, ...] = _from_run(path / "result.json")
     elif not path.is_file():
         raise UsageError(f"There is no {path}. {_GIVE}")
     elif path.suffix != ".json":
@@ -33,7 +34,7 @@ def read_records(path: Path, target: str | None, model: str | None) -> tuple[Rec
     elif _begins_with_list(path):
         records = _from_bench(path)
     else:
-        records = (_from_run(path),)
+        records = _from_run(path)
     return tuple(replace(record, model=model) for record in records) if model else records
 
 
@@ -99,46 +100,66 @@ def _from_bench(path: Path) -> tuple[Record, ...]:
     return tuple(records)
 
 
-def _from_run(path: Path) -> Record:
-    """Read a result.json, and what stands beside it: raw samples, versions, the artifact."""
+def _from_run(path: Path) -> tuple[Record, ...]:
+    """Read a result.json, and what stands beside it: raw samples, versions, the artifacts; one record a target."""
     result = read_result(path)
-    final = result.final
-    record = Record(
+    whole = Record(
         source=str(path.parent if path.name == "result.json" else path),
         model=model_name(result),
         target=result.target,
         kind=result.kind,
         runtime=result.runtime,
+        size_bytes=result.final.size_bytes,
+        layers_ms=_sums(result.layers.final),
+        allocation=dict(result.allocation),
+    )
+    ends = [(whole, result.original, result.final)]
+    for one in result.further:
+        elsewhere = replace(whole, target=one.target, kind=one.kind, runtime=one.runtime, layers_ms={})
+        ends.append((elsewhere, one.original, one.final))
+    records = tuple(_with_costs(*end) for end in ends)
+    if path.name != "result.json":
+        return records
+    manifest = _manifest(path.with_name("manifest.json"))
+    known = tuple(replace(record, versions=dict(manifest.get("versions", {}))) for record in records)
+    return _with_samples(known, path.parent, manifest)
+
+
+def _with_costs(record: Record, original: Costs, final: Costs) -> Record:
+    return replace(
+        record,
         size_bytes=final.size_bytes,
         latency_p50_ms=final.latency_p50_ms,
         latency_interval_ms=final.latency_interval_ms,
         macs=final.macs,
         parameters=final.parameters,
         accuracy=final.accuracy,
-        original_accuracy=result.original.accuracy,
-        layers_ms=_sums(result.layers.final),
-        allocation=dict(result.allocation),
+        original_accuracy=original.accuracy,
     )
-    if path.name != "result.json":
-        return record
-    manifest = _manifest(path.with_name("manifest.json"))
-    record = replace(record, versions=dict(manifest.get("versions", {})))
-    return _with_samples(record, path.parent, result, manifest)
 
 
-def _with_samples(record: Record, folder: Path, result: Result, manifest: Mapping[str, Any]) -> Record:
+def _with_samples(records: tuple[Record, ...], folder: Path, manifest: Mapping[str, Any]) -> tuple[Record, ...]:
+    """Add the samples of the final trial, target by target."""
+    where = f"{folder / 'trials.jsonl'}"
     try:
         finals = RunDir(folder).trials("final")
-    except (EdgepruneError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder / 'trials.jsonl'} is damaged: {error}. Run again with another --out.") from error
-    if not finals:
-        return record
-    measurement = checked_measurement(finals[-1].get("measurement"), f"{folder / 'trials.jsonl'}, the final trial,")
-    if measurement.target != result.target:
+        ends = [finals[-1], *finals[-1].get("elsewhere", ())] if finals else []
+        found = [end.get("measurement") for end in ends]
+    except (EdgepruneError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{where} is damaged: {error}. Run again with another --out.") from error
+    if not found:
+        return records
+    measured = [checked_measurement(one, f"{where}, the final trial,") for one in found]
+    targets, others = [record.target for record in records], [one.target for one in measured]
+    if targets != others:
         raise UsageError(
-            f"{folder}: result.json is of target {result.target}, trials.jsonl of {measurement.target}; "
+            f"{folder}: result.json is of target {', '.join(targets)}, trials.jsonl of {', '.join(others)}; "
             "they are of different runs. Run again with another --out."
         )
+    return tuple(_with_run_of(record, one, folder, manifest) for record, one in zip(records, measured, strict=True))
+
+
+def _with_run_of(record: Record, measurement: Measurement, folder: Path, manifest: Mapping[str, Any]) -> Record:
     size, version = record.size_bytes, record.runtime
     record = replace(record.measured_as(measurement), size_bytes=size, runtime=version or record.runtime)
     names = [name for name, sha256 in manifest.get("files", {}).items() if sha256 == measurement.artifact_sha256]

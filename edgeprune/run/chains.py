@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ class _Candidate:
 def slower_chains(bench: Workbench, problem: Problem, allocation: Allocation) -> Mapping[str, int]:
     """Return, by group, the kept units of those chains that are not faster than their layer at its allocated width.
 
-    Every such pair is measured on the target and put on the disk with both times. Layers that keep all their channels
+    Every such pair is measured on every target and put on the disk with both times. Layers that keep all their channels
     have been judged before.
     """
     judged = _candidates(bench, problem, allocation)
@@ -41,17 +41,25 @@ def slower_chains(bench: Workbench, problem: Problem, allocation: Allocation) ->
         return {one.found.group: one.kept for one in judged if not one.chain}
     if not judged:
         return {}
-    shapes = [shape for one in judged for shape in ((one.whole, *one.chain) if one.chain else ())]
-    with bench.watch("measuring"):
-        table, _ = Profiler(bench.job.target, None, bench.progress).measure((), shapes)
-    lines = [
-        _line(one, table.ms(one.whole), sum(map(table.ms, one.chain))) if one.chain else _line(one) for one in judged
-    ]
+    lines = [line for one in (bench, *bench.others) for line in _measured(one, judged)]
     known = bench.folder.trials(STAGE)
     for line in lines:
         if line not in known:
             bench.folder.append_trial(line)
-    return {one.found.group: one.kept for one, line in zip(judged, lines, strict=True) if line["rejected"]}
+    rejected = {line["layer"] for line in lines if line["rejected"]}
+    return {one.found.group: one.kept for one in judged if one.found.layer in rejected}
+
+
+def _measured(bench: Workbench, judged: Sequence[_Candidate]) -> list[dict[str, Any]]:
+    """Return what layers and chains take on one target, as lines for `trials.jsonl`."""
+    shapes = [shape for one in judged for shape in ((one.whole, *one.chain) if one.chain else ())]
+    with bench.watch("measuring"):
+        table, _ = Profiler(bench.job.target, None, bench.progress).measure((), shapes)
+    target = bench.job.target.name
+    return [
+        _line(one, target, table.ms(one.whole), sum(map(table.ms, one.chain))) if one.chain else _line(one, target)
+        for one in judged
+    ]
 
 
 def without_ranks_from(problem: Problem, slower: Mapping[str, int]) -> Problem:
@@ -92,7 +100,7 @@ def _chain(found: Factorisation, kept: int, inputs: int, outputs: int) -> tuple[
     return (first.with_channels(inputs, first.outputs), *middle, last.with_channels(last.inputs, outputs))
 
 
-def _line(one: _Candidate, layer_ms: float | None = None, chain_ms: float | None = None) -> dict[str, Any]:
+def _line(one: _Candidate, target: str, layer_ms: float | None = None, chain_ms: float | None = None) -> dict[str, Any]:
     rejected = ""
     if layer_ms is None or chain_ms is None:
         rejected = _TOO_NARROW
@@ -105,6 +113,7 @@ def _line(one: _Candidate, layer_ms: float | None = None, chain_ms: float | None
         "rank": list(one.found.ranks[one.kept - 1]),
         "inputs": one.whole.inputs,
         "outputs": one.whole.outputs,
+        "target": target,
         "layer_ms": layer_ms,
         "chain_ms": chain_ms,
         "rejected": rejected,

@@ -55,8 +55,8 @@ def _with_costs(bench: Workbench, problem: Problem) -> Problem:
     """Add the costs of the single layers where the controller or the method works with them and latency counts.
 
     They come from the latency table of each target, which is added to; a resumed run takes the same costs again. A
-    layer can be factorised only where its chain was measured to be faster on the first target; raises UsageError
-    where none is.
+    layer can be factorised only where its chain was measured to be faster on every target; raises UsageError where
+    none is.
     """
     controller: type[Controller] = registry.load("controllers", bench.job.choices.controller)
     needed = controller.needs_costs or problem.structure.factorisations

@@ -134,8 +134,9 @@ class RankedLayer:
     """One layer that the method can factorise, and what became of it.
 
     It is "factorised", left "whole" because its ranks are worth more than their time, or "slower" because no chain of
-    it was measured to be faster. `chain_ms` is that of the rank that was taken, else of the fastest one; both times are
-    of the layers alone on the target, None where latency was not limited. `width` are the inputs and outputs at which
+    it was measured to be faster on all targets. `chain_ms` is that of the rank that was taken, else of the fastest one;
+    both times are of the layers alone on `target`, the one on which the chain gains least, None where latency was not
+    limited. `width` are the inputs and outputs at which
     they were measured, None for all of them. `units` are the ranks of the `group` that stay, all where the layer stays
     whole. `energies` are the parts of the layer's energy by rank, before and after the method shaped the network (the
     latter empty where it does not); `kept_energy` is what the rank holds of the latest of them.
@@ -153,6 +154,7 @@ class RankedLayer:
     trained_energies: tuple[float, ...] = ()
     width: tuple[int, int] | None = None
     group: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True)

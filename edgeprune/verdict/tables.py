@@ -111,7 +111,7 @@ def ranked_rows(result: Result) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
             layer.layer if layer.width is None else f"{layer.layer} at {layer.width[0]}>{layer.width[1]}",
-            states[layer.state],
+            f"{states[layer.state]} on {layer.target}" if result.further and layer.target else states[layer.state],
             f"{layer.scheme} {' x '.join(map(str, layer.rank))}",
             "" if layer.layer_ms is None else significant(layer.layer_ms),
             "" if layer.chain_ms is None else significant(layer.chain_ms),

@@ -57,7 +57,8 @@ def bench_in(folder: Path) -> SimpleNamespace:
     run = RunDir(folder)
     run.work.mkdir(parents=True)
     job = SimpleNamespace(target=load_target(BOARD), example_inputs=INPUTS)
-    return SimpleNamespace(folder=run, progress=Silent(), job=job, original=network_of(), watch=Stopwatch(run))
+    own = {"folder": run, "progress": Silent(), "job": job, "original": network_of(), "watch": Stopwatch(run)}
+    return SimpleNamespace(**own, others=())
 
 
 def measured_ms(problem: Problem, allocation: Allocation) -> float:

@@ -49,7 +49,9 @@ def problem_of(speed: dict[str, float], part: float = 0.7) -> Problem:
 def bench_in(folder: Path) -> SimpleNamespace:
     run = RunDir(folder)
     run.work.mkdir(parents=True)
-    return SimpleNamespace(folder=run, progress=Silent(), job=SimpleNamespace(target=SimpleNamespace(name="a-board")))
+    other = SimpleNamespace(job=SimpleNamespace(target=SimpleNamespace(name="another-board")))
+    job = SimpleNamespace(target=SimpleNamespace(name="a-board"))
+    return SimpleNamespace(folder=run, progress=Silent(), job=job, others=(other,))
 
 
 def measured_ms(problem: Problem, allocation: Allocation) -> float:
@@ -128,3 +130,17 @@ def test_the_result_says_what_became_of_every_layer(tmp_path):
         sum(layers["blocks.0.conv2"].energies[: taken.counts[0]]), rel=1e-3
     )
     assert layers["blocks.1.conv1"].kept_energy == pytest.approx(1.0)
+
+
+def test_a_chain_must_be_faster_on_every_target(tmp_path):
+    bench, problem = bench_in(tmp_path), problem_of({})
+    elsewhere = problem_of({SLOW: 1e3, "blocks.1.conv1": 2.0}).costs
+    narrowed = faster_ranks(bench, replace(problem, other_costs=(elsewhere,)))
+    alone = faster_ranks(bench_in(tmp_path / "alone"), problem_of({SLOW: 1e3, "blocks.1.conv1": 2.0}))
+    assert narrowed.structure.groups == alone.structure.groups
+    lines = [line for line in bench.folder.trials(STAGE) if line["layer"] == SLOW]
+    assert {line["target"] for line in lines if line["rejected"]} == {"another-board"}
+    assert {line["target"] for line in lines if not line["rejected"]} == {"a-board"}
+    (slow,) = (one for one in ranked_layers(bench, narrowed, {}) if one.layer == SLOW)
+    assert (slow.state, slow.target) == ("slower", "another-board")
+    assert slow.chain_ms > slow.layer_ms

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import edgeprune as ep
 from edgeprune.bench.target import load_target
 from edgeprune.errors import UsageError
 from edgeprune.files import sha256_of
+from edgeprune.gating.gate import GateRequest, run_gate
 from edgeprune.network.data import Data, cross_entropy, top1
 from edgeprune.run.job import check_targets
 from edgeprune.verdict.budget import Share
@@ -92,6 +93,23 @@ def test_both_artifacts_and_both_tables_are_there(finished) -> None:
     assert f"On {SECOND}" in pages[0]
     for text in (*pages, done.stdout):
         assert f"On {SECOND} it takes" in text
+
+
+@pytest.mark.slow
+def test_a_gate_judges_the_network_on_each_target_by_its_own_samples(finished, tmp_path: Path) -> None:
+    out, _, result = finished
+    (second,) = result.further
+    between_ms = (result.final.latency_p50_ms + second.final.latency_p50_ms) / 2
+    limits = tmp_path / "gate.toml"
+    limits.write_text(f'[limits]\nlatency_p50 = "<= {between_ms:.6f}ms"\n')
+    request = GateRequest((out,), limits, stored_only=True, store=None)
+    judged = run_gate(request).judgements
+    assert [(one.candidate.target, one.verdict) for one in judged] == [(FIRST, "pass"), (SECOND, "fail")]
+    (alone,) = run_gate(replace(request, target=SECOND)).judgements
+    assert alone.candidate.measurement.latency_p50_ms == second.final.latency_p50_ms
+    assert alone.candidate.artifact_path == out / second.artifact
+    with pytest.raises(UsageError, match=f"{FIRST} and {SECOND}, and --target says emulated-jetson-nano"):
+        run_gate(replace(request, target="emulated-jetson-nano"))
 
 
 @pytest.mark.slow
