@@ -105,4 +105,5 @@ def levels(least: float, total: int, tile: int) -> tuple[tuple[int, ...], bool]:
     step = max(tile, -(-total // MOST_OPTIONS))
     step = -(-step // tile) * tile
     first = max(int(-(-least // step)) * step, step)
-    return tuple(sorted({*range(first, total, step), total})), step > tile
+    ends = {math.ceil(least), total} if step > tile else {total}
+    return tuple(sorted({*range(first, total, step), *ends})), step > tile
