@@ -145,8 +145,13 @@ class Resources:
         return {option: part for option, part in ((place - 1, 1 - above), (place, above)) if part > 0}
 
     def smallest(self) -> dict[str, int]:
-        """Return the allocation with the least of everything."""
-        return {node.name: node.counts[0] for node in self._nodes.values() if not node.parts}
+        """Return the fewest units of every group; a layer whose fewest channels are too few for a rank stays whole."""
+        fewest = {node.name: node.counts[0] for node in self._nodes.values() if not node.parts}
+        ranks = {found.group for found in self._problem.structure.factorisations}
+        for cost in self.costs:
+            if len(cost.nodes) == 2 and cost.forbidden()[0, 0]:
+                fewest |= {name: self._nodes[name].counts[-1] for name in ranks.intersection(cost.nodes)}
+        return fewest
 
     def _amounts(self, layer: Layer, inputs: float, outputs: float) -> dict[str, float]:
         """Return what a layer needs with so many channels; a depthwise layer has one number for both sides."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from edgeprune.bench.target import load_target
 from edgeprune.contracts import Context, Limits, Outcome, Problem, utilisation
+from edgeprune.controllers._resources import Resources
 from edgeprune.controllers.knapsack import Knapsack
 from edgeprune.network.groups import Allocation
 from edgeprune.network.layer_shapes import layer_shapes
@@ -126,6 +127,20 @@ def test_a_rank_that_a_narrow_layer_cannot_have_is_rejected_without_a_measuremen
     assert max(counts[:-1]) < widest
     assert counts[-1] == len(found.ranks)
     assert len(chain) == 2
+
+
+def test_the_smallest_network_has_no_rank_that_its_channels_are_too_few_for(problem):
+    found = problem.structure.factorisations[0]
+    widest, _ = found.chains[-1]
+    wide = tuple(
+        replace(group, counts=(widest, group.size)) if group.name == found.group else group
+        for group in problem.structure.groups
+    )
+    whole = next(group.size for group in wide if group.name == found.group)
+    for groups, kept in ((problem.structure.groups, found.chains[0][0]), (wide, whole)):
+        smallest = Resources(replace(problem, structure=replace(problem.structure, groups=groups))).smallest()
+        assert smallest[found.layer] < 10
+        assert smallest[found.group] == kept
 
 
 def test_a_pair_is_on_the_disk_once(problem, tmp_path):
