@@ -296,7 +296,10 @@ def _extent(cells: Sequence[Cell]) -> str:
     boards: dict[str, set[str]] = {}
     for cell in cells:
         boards.setdefault(cell.network, set()).add(cell.board)
-    return "Boards: " + ", ".join(f"{network} on {len(names)}" for network, names in boards.items()) + "."
+    run = {(cell.controller, cell.network) for cell in cells}
+    missing = [f"{name} on {network}" for name in _CONTROLLERS for network in boards if (name, network) not in run]
+    extent = "Boards: " + ", ".join(f"{network} on {len(names)}" for network, names in boards.items()) + "."
+    return extent + (f" Not run: {', '.join(missing)}." if missing else "")
 
 
 def _place(cell: Cell) -> tuple[str, str, float]:
