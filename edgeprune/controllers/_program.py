@@ -10,9 +10,13 @@ What is minimised is what is lost: a proof to within 1 % of all value would allo
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,13 +154,14 @@ class _Program:
         """Return the variables that lose least, each at most so large, or None where there is no choice."""
         from scipy.optimize import Bounds, milp
 
-        found = milp(
-            self._losses(),
-            integrality=integrality,
-            bounds=Bounds(0, most),
-            constraints=[*self._choices(), *self._sums(), *self._pairs(), *self._within()],
-            options={"mip_rel_gap": _GAP, "time_limit": _TIME_LIMIT_S},
-        )
+        with _unheard():
+            found = milp(
+                self._losses(),
+                integrality=integrality,
+                bounds=Bounds(0, most),
+                constraints=[*self._choices(), *self._sums(), *self._pairs(), *self._within()],
+                options={"mip_rel_gap": _GAP, "time_limit": _TIME_LIMIT_S},
+            )
         variables: Floats | None = found.x
         return variables
 
@@ -291,6 +296,22 @@ class _Rows:
         weights = np.concatenate([row[1] for row in self._rows])
         matrix = csr_array((weights, columns, starts), shape=(len(self._rows), self._width))
         return [LinearConstraint(matrix, [row[2] for row in self._rows], [row[3] for row in self._rows])]
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep standard output for answers: HiGHS prints a line there now and then, whatever its options say."""
+    flush = ctypes.CDLL(None).fflush
+    flush(None)
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 1)
+        yield
+        flush(None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _with_neighbours(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

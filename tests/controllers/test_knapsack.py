@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import itertools
+import os
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -239,6 +243,20 @@ def test_a_sum_of_groups_is_never_cheaper_than_its_channels() -> None:
     costs = [Cost(("a+b",), {"ms": np.array([1.0, 3.0])})]
     assert solve([*groups, total], costs, {"ms": Limit(2.0)}).counts == {"a": 8, "b": 8}
     assert solve([*groups, total], costs, {"ms": Limit(3.0)}).counts == {"a": 16, "b": 16}
+
+
+def test_what_the_solver_prints_does_not_stand_in_the_answer(capfd, monkeypatch) -> None:
+    solved = scipy.optimize.milp
+
+    def talkative(*arguments: Any, **options: Any) -> Any:
+        ctypes.CDLL(None).puts(b"tmpSolver.run();")
+        return solved(*arguments, **options)
+
+    monkeypatch.setattr(scipy.optimize, "milp", talkative)
+    os.write(1, b"before\n")
+    assert solve([Node("a", (8, 16), (1.0, 2.0))], [Cost(("a",), {"ms": np.array([1.0, 3.0])})], {"ms": Limit(2.0)})
+    os.write(1, b"after\n")
+    assert capfd.readouterr().out == "before\nafter\n"
 
 
 def test_a_sum_whose_stairs_are_too_many_lies_between_two_of_its_options() -> None:
