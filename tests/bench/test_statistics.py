@@ -49,6 +49,13 @@ def test_the_interval_knows_that_processes_differ():
     assert statistics.median_interval_ms(apart) == (low, high)  # seeded
 
 
+@given(st.lists(st.integers(1, 10**8), min_size=1, max_size=40))
+def test_the_number_that_is_reported_lies_in_its_interval(samples_ns):
+    runs = [run_of([ns / 1e6 for ns in samples_ns])]
+    low, high = statistics.median_interval_ms(runs)
+    assert low <= statistics.nearest_rank(statistics.pooled_ms(runs), 0.5) <= high
+
+
 def test_the_interval_of_a_measurement_covers_the_truth_as_often_as_it_says():
     noise = np.random.default_rng(1)
     inside = 0
