@@ -21,7 +21,10 @@ def data_folder() -> Path:
 def _no_files_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No targets and calibrations of the user's own, and no latency tables but those that this process makes."""
     folder = tmp_path_factory.getbasetemp()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "edgeprune")
     with pytest.MonkeyPatch.context() as patch:
+        # The file systems of emulated boards are made once, not in every session.
+        patch.setenv("EDGEPRUNE_CACHE", os.environ.get("EDGEPRUNE_CACHE", str(cache)))
         for what in ("config", "cache", "data"):
             patch.setenv(f"XDG_{what.upper()}_HOME", str(folder / f"user-{what}"))
         yield

@@ -37,8 +37,9 @@ client_key() {
     [[ -f "$cache/key" ]] || ssh-keygen -q -t ed25519 -N '' -C edgeprune -f "$cache/key"
 }
 
-# write_access STATE NAME PORT KIND: how ssh and edgeprune reach a board. `bin/ssh` knows the board's keys, so that
-# nothing of the user's own configuration is needed or changed.
+# write_access STATE NAME PORT KIND: how ssh and edgeprune reach a board, with ONNX Runtime as `target.toml` and with
+# LiteRT as `litert.toml`. `bin/ssh` knows the board's keys, so that nothing of the user's own configuration is needed
+# or changed.
 write_access() {
     local state="$1" name="$2" port="$3" kind="$4"
     echo "[127.0.0.1]:$port $(cut -d' ' -f1,2 "$state/host_key.pub")" >"$state/known_hosts"
@@ -61,16 +62,23 @@ EOF
     mkdir -p "$state/bin"
     printf '#!/bin/sh\nexec %q -F %q "$@"\n' "$(command -v ssh)" "$state/ssh_config" >"$state/bin/ssh"
     chmod +x "$state/bin/ssh"
-    cat >"$state/target.toml" <<EOF
-name = "$name"
-description = "Emulated 64-bit Arm board on this machine: ONNX Runtime, one thread"
-runtime = "onnxruntime"
-transport = "ssh"
-kind = "$kind"
-channel_multiple = 4
-address = "ssh://pi@127.0.0.1:$port"
-EOF
+    write_target "$state/target.toml" "$name" "$port" "$kind" onnxruntime 4
+    write_target "$state/litert.toml" "$name-litert" "$port" "$kind" litert 8
     echo "$name: PATH=$state/bin:\$PATH edgeprune doctor $state/target.toml"
+}
+
+# write_target FILE NAME PORT KIND RUNTIME CHANNELS: CHANNELS are what the engine computes at a time.
+write_target() {
+    cat >"$1" <<EOF
+name = "$2"
+description = "Emulated 64-bit Arm board on this machine: $5, one thread"
+runtime = "$5"
+transport = "ssh"
+kind = "$4"
+threads = 1
+channel_multiple = $6
+address = "ssh://pi@127.0.0.1:$3"
+EOF
 }
 
 # wait_until_reached STATE NAME LIMIT_S: waits for a login, or says what the board's log ends with.
