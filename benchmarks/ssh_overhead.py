@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.loopback_board import running_board
+from benchmarks.sent_files import counting_sent
 from benchmarks.ssh_stage import write_network
 from edgeprune import demo, registry
 from edgeprune.bench.measure import QUICK, measure
@@ -64,20 +65,19 @@ class Meter:
 
     def __init__(self) -> None:
         """Start at nothing."""
-        self.seconds, self.sent_bytes = 0.0, 0
+        self.seconds = 0.0
         self.calls: dict[str, int] = {}
         self._depth = 0
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Count calls and bytes, and the time of everything but the processes on the board."""
+        """Count calls, and the time of everything but the processes on the board."""
         transport = registry.load("transports", "ssh")
         wrappers = {"put": self._timed, "close": self._timed, "_connected": self._timed, "_open": self._timed}
-        before = {name: getattr(transport, name) for name in [*wrappers, "stream", "_count"]}
+        before = {name: getattr(transport, name) for name in [*wrappers, "stream"]}
         for name, wrapper in wrappers.items():
             setattr(transport, name, wrapper(name, before[name]))
         transport.stream = self._counted("stream", before["stream"])
-        transport._count = self._summed(before["_count"])
         try:
             yield
         finally:
@@ -104,13 +104,6 @@ class Meter:
             return function(*arguments)
 
         return counted
-
-    def _summed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def summed(transport: Any, size_bytes: int) -> None:
-            self.sent_bytes += size_bytes
-            function(transport, size_bytes)
-
-        return summed
 
 
 def step_seconds(url: str, folder: Path) -> dict[str, list[float]]:
@@ -155,7 +148,7 @@ def compress_run(target: Target, folder: Path, out: Path, process_s: float, prog
     budget = Budget(latency_ms=Share(0.5))
     job = Job(model, example_inputs(data), data, target, budget, choices, out, ("benchmarks.ssh_overhead",))
     begun_s = time.perf_counter()
-    with meter.watching():
+    with meter.watching(), counting_sent() as sent:
         run_folder = RunDir(out)
         with run_folder.claimed():
             run_folder.begin(job.identity(), job.facts(), resume=False)
@@ -169,7 +162,7 @@ def compress_run(target: Target, folder: Path, out: Path, process_s: float, prog
     seconds = time.perf_counter() - begun_s
     processes = meter.calls["stream"]
     transport_s = meter.seconds + processes * process_s
-    return Run(_ROUNDS, seconds, meter.calls["_open"], processes, transport_s, transport_s / seconds, meter.sent_bytes)
+    return Run(_ROUNDS, seconds, meter.calls["_open"], processes, transport_s, transport_s / seconds, sum(sent))
 
 
 def process_seconds(medians: Mapping[str, float]) -> float:
