@@ -26,9 +26,9 @@ _JUDGED_DIGITS = 500
 Pictures = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # bytes (count, height, width, 3), labels (count,)
 
 
-def cifar10() -> Data:
-    """Return CIFAR-10: 50,000 pictures to train on, the 10,000 of the test set to judge by."""
-    return _cifar10("cifar10", sheets_train=50, sheets_test=10)
+def cifar10(seed: int = _SEED) -> Data:
+    """Return CIFAR-10: 50,000 pictures to train on, in an order by the seed, the 10,000 of the test set to judge by."""
+    return _cifar10("cifar10", sheets_train=50, sheets_test=10, seed=seed)
 
 
 def cifar10_fifth() -> Data:
@@ -39,6 +39,11 @@ def cifar10_fifth() -> Data:
 def cifar10_small() -> Data:
     """Return the first 2,000 training and 1,000 test pictures of CIFAR-10, all classes alike."""
     return _cifar10("cifar10-small", sheets_train=2, sheets_test=1)
+
+
+def cifar10_short(seed: int = _SEED) -> Data:
+    """Return 2,000 training pictures of CIFAR-10 in batches of 64 and an order by the seed, and 2,000 to judge by."""
+    return _cifar10("cifar10-short", sheets_train=2, sheets_test=2, batch_size=64, seed=seed)
 
 
 def cifar10_two_thousand() -> Data:
@@ -111,16 +116,16 @@ def data_file(name: str) -> Path:
     return path
 
 
-def _cifar10(name: str, sheets_train: int, sheets_test: int) -> Data:
+def _cifar10(name: str, sheets_train: int, sheets_test: int, batch_size: int = 128, seed: int = _SEED) -> Data:
     train, test = cifar10_pictures("train", sheets_train), cifar10_pictures("test", sheets_test)
     return Data(
-        train=TensorLoader(*train, _CIFAR10, 128, shuffle_seed=_SEED, augmentation=Augmentation(4, _SEED)),
+        train=TensorLoader(*train, _CIFAR10, batch_size, shuffle_seed=seed, augmentation=Augmentation(4, seed)),
         validation=TensorLoader(*test, _CIFAR10, 250),
         loss=cross_entropy,
         metric=top1,
         name=name,
         input_shape=(3, 32, 32),
-        calibration=TensorLoader(*train, _CIFAR10, 128, shuffle_seed=_SEED),
+        calibration=TensorLoader(*train, _CIFAR10, batch_size, shuffle_seed=seed),
     )
 
 

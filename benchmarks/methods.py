@@ -12,22 +12,25 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from benchmarks.data import cifar10, cifar10_small, data_file
+from benchmarks.data import cifar10, cifar10_short, data_file
 from benchmarks.entrants import channel_methods
+from benchmarks.method_rows import Row, Rows, comparison, finished_rows, table
 from benchmarks.peer_pruning import Peer, peers
 from edgeprune import registry
 from edgeprune.contracts import Context, Method
 from edgeprune.files import write_text
-from edgeprune.network.batches import count_batches
+from edgeprune.network.batches import Loader, count_batches
 from edgeprune.network.counting import count_macs
 from edgeprune.network.data import Data, example_inputs
 from edgeprune.network.evaluation import evaluate, recalibrate_batch_norm
@@ -41,6 +44,8 @@ from edgeprune.terminal import TerminalProgress
 
 _RESULTS = Path(__file__).parent / "results"
 _NETWORKS = ("resnet20", "resnet56")
+_DISAGREEING = 0.08  # a usual part of the pictures on which two of the cut networks do not both err or both know
+_COMPARED = "Ours and Torch-Pruning's of the same criterion, the means over the networks and seeds that both have run:"
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Schedule:
 class Mode:
     """How long everything is trained, on which pictures; `own` are the schedules of methods with one of their own."""
 
-    data: Callable[[], Data]
+    data: Callable[[int], Data]  # of a seed
     epochs: int
     device: str
     own: Mapping[str, Schedule] = field(default_factory=dict)
@@ -69,7 +74,7 @@ class Mode:
 
 # The full mode has the papers' schedules where they are longer: see the docstrings of the methods.
 _MODES = {
-    "short": Mode(cifar10_small, epochs=2, device="cpu"),
+    "short": Mode(cifar10_short, epochs=4, device="cpu"),
     "full": Mode(
         cifar10,
         epochs=200,
@@ -82,28 +87,6 @@ _MODES = {
         },
     ),
 }
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one cell came to; accuracies 0..1, None where there is no such stage.
-
-    `choosing_s` are the seconds from the trained network to the cut one, `hooks_s` what the method's hooks added to
-    the training before it, the forward and backward of a penalty not included.
-    """
-
-    network: str
-    method: str
-    seed: int
-    macs: float  # of the original
-    original: float
-    shaped: float | None
-    cut: float
-    recalibrated: float
-    recovered: float
-    choosing_s: float
-    hooks_s: float
-    training_s: float
 
 
 class TimedShaping(Shaping):
@@ -238,35 +221,15 @@ def _cut(context: Context, method: Method, allocation: Allocation) -> tuple[nn.M
 
 
 def _train(entry: Entry, network: nn.Module, epochs: int, guides: Guides) -> float | None:
+    """Train for some epochs and return the accuracy after the last; epochs between show that of one batch."""
     if not epochs:
         return None
     rate = entry.mode.schedule(entry.method, _method(entry.method)).learning_rate
     settings = RecoverySettings(epochs=epochs, learning_rate=rate, seed=entry.seed)
     checkpoint = entry.out / f"{entry.name}.{guides.stage.lower()}.checkpoint"
-    return recover(network, entry.data, settings, guides, checkpoint, TerminalProgress()).epochs[-1].accuracy
-
-
-def table(rows: Iterable[Row]) -> str:
-    """Return the means over seeds as a Markdown table, the best of each network first."""
-    cells: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        cells.setdefault((row.network, row.method), []).append(row)
-    lines = [
-        "| network | method | seeds | MACs | shaped | cut | re-calibrated | recovered | choosing | hooks |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for (network, method), own in sorted(cells.items(), key=lambda cell: (cell[0][0], -_mean(cell[1], "recovered"))):
-        shaped = "" if own[0].shaped is None else f"{_mean(own, 'shaped'):.2%}"
-        lines.append(
-            f"| {network} | {method} | {len(own)} | {_mean(own, 'macs'):.1%} | {shaped} | {_mean(own, 'cut'):.2%} "
-            f"| {_mean(own, 'recalibrated'):.2%} | {_mean(own, 'recovered'):.2%} "
-            f"| {_mean(own, 'choosing_s'):.1f} s | {_mean(own, 'hooks_s'):.1f} s |"
-        )
-    return "\n".join(lines)
-
-
-def _mean(rows: Sequence[Row], name: str) -> float:
-    return sum(float(asdict(row)[name]) for row in rows) / len(rows)
+    watched = replace(entry.data, validation=list(islice(entry.data.validation, 1)))
+    recover(network, watched, settings, guides, checkpoint, TerminalProgress())
+    return evaluate(network, entry.data)
 
 
 def main() -> None:
@@ -277,15 +240,24 @@ def main() -> None:
         raise SystemExit("The full mode trains for days on a CPU and needs a GPU, which is not here. Use --mode short.")
     out = arguments.out / arguments.mode
     out.mkdir(parents=True, exist_ok=True)
-    progress, data, rows = TerminalProgress(), mode.data(), []
+    progress = TerminalProgress()
     for seed in range(arguments.seeds):
+        data = mode.data(seed)
         for network in arguments.networks:
             for method in arguments.methods:
                 progress.say(f"{network}, {method}, seed {seed}, load {os.getloadavg()[0]:.1f}")
-                rows.append(run_entry(Entry(network, method, seed, mode, data, out)))
-                results = _RESULTS / f"methods_{arguments.mode}"
-                write_text(results.with_suffix(".json"), json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-                write_text(results.with_suffix(".md"), _heading(arguments.mode, rows) + table(rows) + "\n")
+                run_entry(Entry(network, method, seed, mode, data, out))
+                write_results(arguments.mode, data, finished_rows(out))
+
+
+def write_results(mode: str, data: Data, rows: Rows) -> None:
+    """Write the rows, their table and the comparison with the peer."""
+    results = _RESULTS / f"methods_{mode}"
+    text = f"{_heading(mode, data, rows)}{table(rows)}\n"
+    if compared := comparison(rows):
+        text += f"\n{_COMPARED}\n\n{compared}\n"
+    write_text(results.with_suffix(".json"), json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    write_text(results.with_suffix(".md"), text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -300,15 +272,23 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _heading(mode: str, rows: Sequence[Row]) -> str:
+def _heading(mode: str, data: Data, rows: Rows) -> str:
     originals = ", ".join(sorted({f"{row.network} {row.original:.2%}" for row in rows}))
-    chosen = _MODES[mode]
+    chosen, judged = _MODES[mode], _pictures(data.validation)
+    noise = 100 * math.sqrt(_DISAGREEING / judged)
     return (
         f"# Every method, {mode} mode\n\n"
-        f"CIFAR-10, {chosen.data.__name__}; {chosen.epochs} epochs in all, half of them before the cut for methods "
-        f"that train. Half of the channels inside of every block go. Originals: {originals}.\n\n"
+        f"CIFAR-10, {chosen.data.__name__}: {_pictures(data.train):,} pictures to train on, {judged:,} to judge by; "
+        f"{chosen.epochs} epochs in all, half of them before the cut for methods that train. Half of the channels "
+        f"inside of every block go. Originals: {originals}. Two networks that disagree on {_DISAGREEING:.0%} of the "
+        f"pictures differ by {noise:.1f} points by chance (one standard deviation). Seconds are those of the wall "
+        "clock, beside whatever else the machine was doing.\n\n"
         f"Regenerate with `python -m benchmarks.methods --mode {mode}`.\n\n"
     )
+
+
+def _pictures(loader: Loader) -> int:
+    return sum(len(targets) for _, targets in loader)
 
 
 if __name__ == "__main__":

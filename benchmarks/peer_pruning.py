@@ -13,6 +13,13 @@ from edgeprune.network.batches import OnDevice, as_inputs, device_of
 from edgeprune.network.data import calibration_batches
 from edgeprune.network.groups import Allocation, Scores
 
+# What of ours has the same criterion, and the same regularisation where there is one.
+COUNTERPARTS = {
+    "torch-pruning: L1": "l1",
+    "torch-pruning: BN scale": "network-slimming",
+    "torch-pruning: Taylor": "taylor",
+    "torch-pruning: growing reg": "growing-reg",
+}
 _GROWTHS = 100  # of the regularisation, over a training: one an epoch of theirs
 _STEPS, _HARDEST = 60_000, 100.0  # a shorter training is regularised harder, as our own methods do
 

@@ -1,8 +1,8 @@
 """What a score pass costs on ResNet-50, against plain forward and backward passes over the same pictures.
 
 `python -m benchmarks.score_cost [--batches 10] [--batch-size 32]`. Random weights and pictures of 224 x 224. Each
-method's time is set against the passes that ran just before and just after it; times are those of the processor, so
-that what else runs on the machine counts little. Writes results/score_cost.json and .md.
+method's time is set against plain passes over the same batches, each run just before its batch; times are those of the
+processor, so that what else runs on the machine counts little. Writes results/score_cost.json and .md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import inspect
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ _GRADIENTS = ("taylor", "taylor-norm", "taylor-weights", "snip")
 
 @dataclass(frozen=True)
 class Line:
-    """One method; `plain_s` is the mean of the forward and backward passes around it, None where it needs no data."""
+    """One method; `plain_s` is that of forward and backward over the same batches, None where it needs no data."""
 
     method: str
     seconds: float
@@ -50,12 +50,27 @@ def made_batches(batches: int, size: int) -> Batches:
     return [(torch.randn(size, 3, 224, 224, generator=generator), torch.arange(size)) for _ in range(batches)]
 
 
-def plain_passes(network: nn.Module, batches: Batches) -> None:
-    """Run forward and backward over all batches, in eval mode, as scoring does."""
-    network.eval()
-    for images, labels in batches:
-        network.zero_grad(set_to_none=True)
-        cross_entropy(network(images), labels).backward()
+class Interleaved:
+    """Batches; before each, the plain forward and backward over it is run and timed, so that load counts alike."""
+
+    def __init__(self, network: nn.Module, batches: Batches) -> None:
+        """Take a network of its own."""
+        self.seconds = 0.0
+        self._network, self._batches = network.eval(), batches
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield every batch after its plain pass."""
+        for batch in self._batches:
+            self.seconds += timed(lambda batch=batch: self._plain_pass(*batch))  # type: ignore[misc]
+            yield batch
+
+    def _plain_pass(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        self._network.zero_grad(set_to_none=True)
+        cross_entropy(self._network(images), labels).backward()
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -66,18 +81,15 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def cost(name: str, network: nn.Module, structure: Structure, batches: Batches) -> Line:
-    """Time a method's score, between two plain passes where it needs data."""
+    """Time a method's score, between plain passes over the same batches where it needs data."""
     kind: Callable[..., Method] = registry.load("methods", name)
     takes_batches = "batches" in inspect.signature(kind).parameters
     method = kind(batches=len(batches)) if takes_batches else kind()
-    data = Data(batches, batches, cross_entropy, top1, "made", (3, 224, 224)) if method.needs_data else None
+    plain = Interleaved(copy.deepcopy(network), batches)
+    data = Data(plain, plain, cross_entropy, top1, "made", (3, 224, 224)) if method.needs_data else None
     context = Context(copy.deepcopy(network), (batches[0][0][:1],), structure, data, 0)
-    if not method.needs_data:
-        return Line(name, timed(lambda: method.score(context)), None)
-    before = timed(lambda: plain_passes(network, batches))
     seconds = timed(lambda: method.score(context))
-    after = timed(lambda: plain_passes(network, batches))
-    return Line(name, seconds, (before + after) / 2)
+    return Line(name, seconds - plain.seconds, plain.seconds if method.needs_data else None)
 
 
 def table(lines: Iterable[Line]) -> str:
@@ -118,7 +130,7 @@ def _heading(arguments: argparse.Namespace) -> str:
         "# What a score pass costs\n\n"
         f"ResNet-50, random weights, {arguments.batches} batches of {arguments.batch_size} at 224 x 224, "
         f"{torch.get_num_threads()} thread; processor seconds, load {os.getloadavg()[0]:.1f} at the end. A part of "
-        "plain passes sets a score against the forward and backward passes before and after it.\n\n"
+        "plain passes sets a score against a forward and backward pass before each of its batches.\n\n"
         "Regenerate with `python -m benchmarks.score_cost`.\n\n"
     )
 

@@ -12,8 +12,9 @@ from edgeprune.contracts import Context
 from edgeprune.network.groups import Group
 from edgeprune.network.reduction import unit_rows
 
-_WIDTH = 32
-_OPEN = 2.5  # the logit of every unit at the start: 0.92 after a sigmoid
+WIDTH = 32
+_OPEN = 2.5  # the mean logit of the units at the start: 0.92 after a sigmoid
+_LEAD, _LARGEST_LEAD = 0.8, 2.0  # per deviation of the norms, and deviations that count; all units are open at first
 
 Filters = tuple[torch.Tensor, ...]  # of each writer of a group: (units, numbers), standardised
 
@@ -27,14 +28,17 @@ def filters_of(context: Context, group: Group) -> Filters:
 
 
 class FilterReader(nn.Module):
-    """Embeds every filter, sets it beside the mean of its layer, and answers with one logit a unit."""
+    """Embeds every filter, sets it beside the mean of its layer, and answers with one logit a unit.
+
+    A filter of a larger L1 norm has a lead: without any, the first gates to close would be those of a whole group.
+    """
 
     def __init__(self, filters: Filters) -> None:
         """Start with every unit open; weights come from the global generator."""
         super().__init__()
-        self.embeddings = nn.ModuleList(nn.Linear(rows.shape[1], _WIDTH) for rows in filters)
-        self.mix = nn.Linear(2 * _WIDTH, _WIDTH)
-        self.answer = nn.Linear(_WIDTH, 1)
+        self.embeddings = nn.ModuleList(nn.Linear(rows.shape[1], WIDTH) for rows in filters)
+        self.mix = nn.Linear(2 * WIDTH, WIDTH)
+        self.answer = nn.Linear(WIDTH, 1)
         nn.init.zeros_(self.answer.weight)
         nn.init.constant_(self.answer.bias, _OPEN)
 
@@ -44,7 +48,7 @@ class FilterReader(nn.Module):
         for embed, rows in zip(self.embeddings, filters, strict=True):
             own = F.relu(embed(rows))
             both = torch.cat([own, own.mean(0, keepdim=True).expand_as(own)], 1)
-            logits.append(self.answer(F.relu(self.mix(both)))[:, 0])
+            logits.append(self.answer(F.relu(self.mix(both)))[:, 0] + _LEAD * _lead(rows))
         return torch.stack(logits).mean(0)
 
 
@@ -53,6 +57,11 @@ def new_readers(filters: Sequence[Filters], seed: int) -> list[FilterReader]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return [FilterReader(own) for own in filters]
+
+
+def _lead(rows: torch.Tensor) -> torch.Tensor:
+    norms = rows.abs().sum(1)
+    return ((norms - norms.mean()) / norms.std(correction=0).clamp_min(1e-12)).clamp(-_LARGEST_LEAD, _LARGEST_LEAD)
 
 
 def _standardised(rows: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 from edgeprune.bench.layer_cost import LayerCosts
 from edgeprune.network.groups import Allocation, Group, Scores, Structure
 from edgeprune.network.layer_times import layer_milliseconds
@@ -15,6 +17,7 @@ from edgeprune.network.steps import estimated_macs, mean_part
 Cost = Callable[[Allocation], float]
 
 _FEWEST, _FEWEST_PART = 2, 0.1  # units that every group keeps
+_HARDER, _MEMORY = 1.5, 0.9  # than the loss holds; how much of that is remembered from step to step
 
 
 def macs_cost(structure: Structure) -> Cost:
@@ -50,6 +53,11 @@ class Spending:
     budget: float
     groups: tuple[Group, ...]
     allowed: Mapping[str, tuple[int, ...]]  # the counts that may stay, by group
+
+    def budget_now(self, part: float) -> float:
+        """Return what the budget is after a part of its way, from what the whole costs (0) to itself (1 and above)."""
+        whole = self.cost({})
+        return whole * (self.budget / whole) ** min(1.0, part)
 
     def allocation(self, scores: Scores) -> dict[str, int]:
         """Return the counts of the best-scored units of all groups together that the budget allows.
@@ -106,3 +114,23 @@ def slopes(spent: Spending, counts: Allocation) -> dict[str, float]:
         ends = [spent.cost({**counts, group.name: count}) for count in (low, high)]
         found[group.name] = max(0.0, ends[1] - ends[0]) / max(1, high - low)
     return found
+
+
+class Hold:
+    """By what the slopes of a loss are divided, for |log(cost / budget)| to press half as hard again on the gates.
+
+    The slopes of a loss may be a thousand times those of the term, and change while gates close; where they are
+    smaller than the term's, they are left as they are.
+    """
+
+    def __init__(self) -> None:
+        """Start without having seen a slope."""
+        self.mean = 0.0
+
+    def of(self, found: Mapping[str, torch.Tensor], prices: Mapping[str, float]) -> float:
+        """Return the divisor, from the slopes of the loss (size,) and of the term, by group."""
+        own = sum(len(slopes) * prices[name] ** 2 for name, slopes in found.items())
+        if own:
+            held = sum(float(slopes.abs().sum()) * prices[name] for name, slopes in found.items()) / own
+            self.mean = _MEMORY * self.mean + (1 - _MEMORY) * held if self.mean else held
+        return max(1.0, _HARDER * self.mean)

@@ -4,16 +4,17 @@ Xiu Su, Shan You, Tao Huang, Hongyan Xu, Fei Wang, Chen Qian, Changshui Zhang, C
 for Efficient Deep Networks", 2020, https://arxiv.org/abs/2010.15041.
 
 After the abstract of the paper (no code is public); details ours: an embedding of each filter beside the mean of its
-layer, gates at one half with a straight-through gradient, Adam, the trained network frozen with its statistics. The
-budget is what the allocation costs, or the caller's: multiply-accumulates, or with `objective="latency"` milliseconds
-of the layers as measured alone. Its term is |log(cost / budget)|, whose slope by a gate is what the unit costs in all
-layers that write and read it; the term grows while the cost does not fall. How the gates would spend the same budget
-is `allocated`; a plan keeps the counts that it is given. The gate acts where the unit is read.
+layer and a lead for larger filters, gates at one half with a straight-through gradient, Adam, the trained network
+frozen with its statistics. The budget is what the allocation costs, or the caller's: multiply-accumulates, or with
+`objective="latency"` milliseconds of the layers as measured alone. Its term is |log(cost / budget)|, whose slope by a
+gate is what the unit costs in all layers that write and read it; the slopes of the loss are scaled so that the term
+presses half as hard again as they hold. The budget goes down over the first 60 % of the training, and no group faster
+than twice that: groups that closed at once never came back. How the gates would spend the budget is `allocated`; a plan
+keeps the counts that it is given. The gate acts where the unit is read.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,15 +25,16 @@ from torch.nn.modules.batchnorm import _NormBase
 from edgeprune.bench.layer_cost import LayerCosts
 from edgeprune.contracts import Context, Method, Step
 from edgeprune.errors import UnknownNameError, UsageError
-from edgeprune.methods._filter_reader import FilterReader, Filters, filters_of, new_readers
+from edgeprune.methods._filter_reader import WIDTH, FilterReader, Filters, filters_of, new_readers
 from edgeprune.methods._gates import Gates
 from edgeprune.methods._growing import filter_scores, removed_marks
-from edgeprune.methods._spending import Spending, fewest, latency_cost, macs_cost, slopes, spending
+from edgeprune.methods._spending import Hold, Spending, fewest, latency_cost, macs_cost, slopes, spending
 from edgeprune.network.groups import Allocation, Group, Scores
 
 _OBJECTIVES = ("macs", "latency")
-_RATE, _FASTEST, _STEPS = 1e-3, 2e-2, 5_000  # Adam's, and the steps it is for; a shorter training learns faster
-_HARDER, _LOOKS = 1.5, 20  # by how much the budget's term grows, and how often it may in a training
+_PATH, _SLOWEST, _FASTEST = 0.3, 1e-4, 2e-2  # the sum of Adam's rates, which moves logits by some units; its limits
+_FURTHEST = 0.95  # how open or closed a gate gets, so that it can still change
+_CLOSING = 0.6  # of the training, while the budget goes down
 
 
 class Dagger(Method):
@@ -56,7 +58,9 @@ class Dagger(Method):
         self._filters: dict[str, Filters] = {}
         self._readers: dict[str, FilterReader] = {}
         self._soft: dict[str, torch.Tensor] = {}
-        self._weight, self._lowest = 1.0, math.inf
+        self._prices: dict[str, float] = {}
+        self._direction = 0
+        self._hold = Hold()
 
     def score(self, context: Context) -> Scores:
         """Score every unit; before a training, and where nothing goes, by the L1 norm of its filters over the mean."""
@@ -73,16 +77,19 @@ class Dagger(Method):
         self._readers = dict(zip(names, new_readers(list(self._filters.values()), context.seed), strict=True))
         self._gates = Gates(context, names)
         parameters = [parameter for reader in self._readers.values() for parameter in reader.parameters()]
-        self._optimiser = torch.optim.Adam(parameters or [torch.zeros(0)])
-        self._weight, self._lowest = 1.0, math.inf
+        # As a sum over more numbers moves further by the same steps, what reads larger filters takes smaller ones.
+        own = [{"params": [parameter], "reach": WIDTH / max(WIDTH, parameter.shape[-1])} for parameter in parameters]
+        self._optimiser = torch.optim.Adam(own or [torch.zeros(0)])
+        self._hold = Hold()
 
     def before_step(self, network: nn.Module, step: Step) -> None:
         """Gate the units for this step; the statistics of the norms stay as they were trained."""
         self._soft = self._read()
-        closed = {group.name: self._hard(group) for group in self._spending.groups}
-        self._slopes = self._terms(closed, step)
+        budget = self._spending.budget_now((step.number + 1) / (_CLOSING * step.total))
+        closed = {group.name: self._hard(group, budget) for group in self._spending.groups}
+        self._term({name: int(own.sum()) for name, own in closed.items()}, budget)
         for group in self._optimiser.param_groups:
-            group["lr"] = min(_FASTEST, _RATE * max(1.0, _STEPS / step.total))
+            group["lr"] = group.get("reach", 1.0) * min(_FASTEST, max(_SLOWEST, _PATH / step.total))
         for module in network.modules():
             if isinstance(module, _NormBase):
                 module.eval()
@@ -94,9 +101,11 @@ class Dagger(Method):
         self._gates.reopen(network)
         network.zero_grad(set_to_none=True)
         self._optimiser.zero_grad()
+        hold = self._hold.of(found, self._prices)
         for name, soft in self._soft.items():
-            slope = found.get(name, torch.zeros_like(soft)) + self._slopes[name]
-            soft.backward(slope.to(soft))  # straight through the gate
+            slope = found.get(name, torch.zeros_like(soft)) / hold + self._direction * self._prices[name]
+            outward = torch.where(slope > 0, soft < 1 - _FURTHEST, soft > _FURTHEST)
+            soft.backward(slope.masked_fill(outward, 0.0).to(soft))  # straight through the gate
         self._optimiser.step()
 
     def finish(self, context: Context) -> None:
@@ -107,35 +116,34 @@ class Dagger(Method):
         self._gates.multiply(context.network, {name: 1 - removed for name, removed in marks.items()})
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the readers with their optimiser, and how hard the budget presses."""
+        """Return the readers with their optimiser, and how hard the loss holds the gates."""
         readers = {name: reader.state_dict() for name, reader in self._readers.items()}
-        pressure = {"weight": self._weight, "lowest": self._lowest}
-        return {"readers": readers, "optimiser": self._optimiser.state_dict(), **pressure}
+        return {"readers": readers, "optimiser": self._optimiser.state_dict(), "hold": self._hold.mean}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the saved readers."""
         for name, reader in self._readers.items():
             reader.load_state_dict(state["readers"][name])
         self._optimiser.load_state_dict(state["optimiser"])
-        self._weight, self._lowest = float(state["weight"]), float(state["lowest"])
+        self._hold.mean = float(state["hold"])
 
     def _read(self) -> dict[str, torch.Tensor]:
         """Return how open each gate is (size,), by group, from the filters as they were at the start."""
         return {name: torch.sigmoid(reader(self._filters[name])) for name, reader in self._readers.items()}
 
-    def _hard(self, group: Group) -> torch.Tensor:
-        """Return 1.0 for a gate that is open; the most open ones of a group always are."""
+    def _hard(self, group: Group, budget: float) -> torch.Tensor:
+        """Return 1.0 for a gate that is open; the most open ones of a group always are.
+
+        A group loses at most twice the part that the budget has lost: when all of it goes, no slope means a thing.
+        """
         soft = self._soft[group.name].detach()
+        least = int(group.size * min(1.0, 2 * budget / self._spending.cost({}) - 1))
         gates = (soft > 0.5).double()
-        gates[soft.topk(fewest(group)).indices] = 1.0
+        gates[soft.topk(max(least, fewest(group))).indices] = 1.0
         return gates
 
-    def _terms(self, gates: Mapping[str, torch.Tensor], step: Step) -> dict[str, float]:
-        """Return the slope of the budget's term by each group's gates; now and then look whether it must be harder."""
-        counts = {name: int(own.sum()) for name, own in gates.items()}
-        cost, budget = self._spending.cost(counts), self._spending.budget
-        if step.number % max(1, step.total // _LOOKS) == 0:
-            self._weight *= _HARDER if cost > budget and cost >= self._lowest else 1.0
-            self._lowest = min(self._lowest, cost)
-        direction = self._weight * ((cost > budget) - (cost < budget)) / cost
-        return {name: direction * own for name, own in slopes(self._spending, counts).items()}
+    def _term(self, counts: Allocation, budget: float) -> None:
+        """Find the slopes of |log(cost / budget)| by the gates of each group, and which way the term points now."""
+        cost = self._spending.cost(counts)
+        self._prices = {name: own / cost for name, own in slopes(self._spending, counts).items()}
+        self._direction = (cost > budget) - (cost < budget)

@@ -7,7 +7,8 @@ import torch
 
 from benchmarks import methods
 from benchmarks.entrants import channel_methods
-from benchmarks.peer_pruning import peers
+from benchmarks.method_rows import Row, comparison, finished_rows, table
+from benchmarks.peer_pruning import COUNTERPARTS, peers
 from edgeprune.network.data import Data, cross_entropy, top1
 
 
@@ -15,11 +16,11 @@ from edgeprune.network.data import Data, cross_entropy, top1
 def mode() -> methods.Mode:
     generator = torch.Generator().manual_seed(0)
     batches = [(torch.randn(8, 3, 32, 32, generator=generator), torch.arange(8)) for _ in range(2)]
-    return methods.Mode(lambda: Data(batches, batches, cross_entropy, top1, "made", (3, 32, 32)), 2, "cpu")
+    return methods.Mode(lambda _: Data(batches, batches, cross_entropy, top1, "made", (3, 32, 32)), 2, "cpu")
 
 
 def entry_of(name: str, mode: methods.Mode, out) -> methods.Entry:
-    return methods.Entry("resnet20", name, 0, mode, mode.data(), out)
+    return methods.Entry("resnet20", name, 0, mode, mode.data(0), out)
 
 
 @pytest.mark.data
@@ -36,7 +37,24 @@ def test_ours_and_the_peers_end_at_the_same_size_and_are_run_once(data_folder, m
     assert not list(tmp_path.glob("*.checkpoint"))
     again = methods.run_entry(entry_of("growing-reg", mode, tmp_path))
     assert again == rows[1]
-    assert "| resnet20 | growing-reg | 1 | 50." in methods.table(rows)
+    assert "| resnet20 | growing-reg | 1 | 50." in table(rows)
+    assert sorted(finished_rows(tmp_path), key=str) == sorted(rows, key=str)
+
+
+def row(method: str, recovered: float, seed: int = 0) -> Row:
+    return Row("resnet20", method, seed, 0.5, 0.9, None, 0.2, 0.5, recovered, 1.0, 0.0, 10.0)
+
+
+def test_the_peer_is_compared_with_the_same_criterion_where_both_have_run():
+    rows = [row("taylor", 0.8), row("taylor", 0.1, 1), row("torch-pruning: Taylor", 0.7), row("torch-pruning: L1", 0.6)]
+    lines = comparison(rows).splitlines()
+    assert lines[2:] == [
+        "| taylor | Taylor | 1 | 50.00% | 50.00% | 80.00% | 70.00% | +10.00 pt |",
+        "| all |  | 1 | 50.00% | 50.00% | 80.00% | 70.00% | +10.00 pt |",
+    ]
+    assert comparison(rows[:2]) == ""
+    assert set(COUNTERPARTS.values()) <= set(channel_methods())
+    assert set(peers()) in (set(), set(COUNTERPARTS))
 
 
 def test_methods_that_train_get_half_before_the_cut_or_their_own(mode):
