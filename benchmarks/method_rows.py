@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import stdev
 
 from benchmarks.peer_pruning import COUNTERPARTS
 
@@ -77,10 +78,12 @@ def comparison(rows: Iterable[Row]) -> str:
 
 def _compared(name: str, peer: str, pairs: Sequence[tuple[Row, Row]]) -> str:
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    differences = [100 * (own.recovered - other.recovered) for own, other in pairs]
+    spread = f" ± {stdev(differences) / len(pairs) ** 0.5:.2f}" if len(pairs) > 1 else ""
     return (
         f"| {name} | {peer.removeprefix('torch-pruning: ')} | {len(pairs)} | {_mean(ours, 'recalibrated'):.2%} "
         f"| {_mean(theirs, 'recalibrated'):.2%} | {_recovered(ours):.2%} | {_recovered(theirs):.2%} "
-        f"| {100 * (_recovered(ours) - _recovered(theirs)):+.2f} pt |"
+        f"| {sum(differences) / len(pairs):+.2f}{spread} pt |"
     )
 
 

@@ -4,7 +4,8 @@
 EDGEPRUNE_DATA. The channels inside of the residual blocks are halved, which halves the multiply-accumulates; the
 streams stay whole, because Torch-Pruning, which runs in the same table where it is installed, cannot follow shortcuts
 that pad. Methods that train get half of the epochs before the cut, the others all of them after it. A cell is on the
-disk as soon as it is done, and a killed training goes on at its last epoch. Writes results/methods_MODE.json and .md.
+disk as soon as it is done, and a killed training goes on at its last epoch. Writes results/methods_MODE.json and .md
+of all cells that are on the disk.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ from edgeprune.terminal import TerminalProgress
 _RESULTS = Path(__file__).parent / "results"
 _NETWORKS = ("resnet20", "resnet56")
 _DISAGREEING = 0.08  # a usual part of the pictures on which two of the cut networks do not both err or both know
-_COMPARED = "Ours and Torch-Pruning's of the same criterion, the means over the networks and seeds that both have run:"
+_COMPARED = (
+    "Ours and Torch-Pruning's of the same name, the means over the networks and seeds that both have run, with the "
+    "standard error of the difference. Its L1 adds up everything that is removed together, as `magnitude` does; `l1` "
+    "takes the filters alone, as its paper does."
+)
 
 
 @dataclass(frozen=True)

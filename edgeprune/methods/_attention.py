@@ -15,6 +15,8 @@ from edgeprune.network.batches import as_inputs
 from edgeprune.network.data import Data
 
 _SPATIAL_GROUPS, _NORM_GROUPS = 16, 4
+_SHIFT = 4.0  # of both gates at the start: 0.98 after a sigmoid
+_SCALE = 0.1  # of the norm at the start
 _NAME = "attention"
 
 
@@ -26,12 +28,14 @@ class Attention(nn.Module):
     """
 
     def __init__(self, channels: int) -> None:
-        """Start with the same gate at every position, and channel gates that only normalise."""
+        """Start with gates that are almost open: of positions all alike, of channels in the order of their maps."""
         super().__init__()
         self.parts = math.gcd(channels, _SPATIAL_GROUPS)
         self.scale = nn.Parameter(torch.zeros(self.parts))
-        self.shift = nn.Parameter(torch.ones(self.parts))
+        self.shift = nn.Parameter(torch.full((self.parts,), _SHIFT))
         self.norm = nn.GroupNorm(_norm_groups(channels), channels)
+        nn.init.constant_(self.norm.weight, _SCALE)
+        nn.init.constant_(self.norm.bias, _SHIFT / 2)  # added twice: for the mean and for the largest
         self.seen = 0
         self.channel_sum = torch.zeros(channels, dtype=torch.float64)
         self.whole_sum = torch.zeros(channels, dtype=torch.float64)

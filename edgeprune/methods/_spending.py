@@ -57,7 +57,7 @@ class Spending:
     def budget_now(self, part: float) -> float:
         """Return what the budget is after a part of its way, from what the whole costs (0) to itself (1 and above)."""
         whole = self.cost({})
-        return whole * (self.budget / whole) ** min(1.0, part)
+        return float(whole * (self.budget / whole) ** min(1.0, part))
 
     def allocation(self, scores: Scores) -> dict[str, int]:
         """Return the counts of the best-scored units of all groups together that the budget allows.
