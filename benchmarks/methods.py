@@ -47,9 +47,9 @@ _RESULTS = Path(__file__).parent / "results"
 _NETWORKS = ("resnet20", "resnet56")
 _DISAGREEING = 0.08  # a usual part of the pictures on which two of the cut networks do not both err or both know
 _COMPARED = (
-    "Ours and Torch-Pruning's of the same name, the means over the networks and seeds that both have run, with the "
-    "standard error of the difference. Its L1 adds up everything that is removed together, as `magnitude` does; `l1` "
-    "takes the filters alone, as its paper does."
+    "Ours and Torch-Pruning's of the same criterion, the means over the networks and seeds that both have run, with "
+    "the standard error of the difference. Its L1 adds up everything that is removed together, as `magnitude` does "
+    "(there as an L2 norm); our `l1` takes the filters alone, as its paper does."
 )
 
 

@@ -15,7 +15,7 @@ from edgeprune.network.groups import Allocation, Scores
 
 # What of ours has the same criterion, and the same regularisation where there is one.
 COUNTERPARTS = {
-    "torch-pruning: L1": "l1",
+    "torch-pruning: L1": "magnitude",
     "torch-pruning: BN scale": "network-slimming",
     "torch-pruning: Taylor": "taylor",
     "torch-pruning: growing reg": "growing-reg",
